@@ -1,0 +1,16 @@
+"""The one error of data that breaks a contract: what, found, expected, remedy."""
+
+
+class DataContractError(ValueError):
+    """Data, a file or a setting that breaks a stated contract.
+
+    Args:
+        subject: What and where, e.g. ``tas in ssp245/r1i1p1f1`` or a file name.
+        found: What was found there.
+        expected: What had to be there.
+        remedy: What the user can do about it.
+    """
+
+    def __init__(self, subject: str, found: str, expected: str, remedy: str) -> None:
+        self.subject, self.found, self.expected, self.remedy = subject, found, expected, remedy
+        super().__init__(f"{subject}: {found}; expected {expected}; {remedy}")

@@ -1,0 +1,159 @@
+"""The arithmetic of ensemble scores on float64 arrays: no names, no units, no files.
+
+Shapes: forecast ``x [M, ...]``, truth ``y [N, ...]`` (N single members, the rest equal), pool ``r [K, P]`` (P cells).
+Everything here is exact and free of loops over cells; ``evaluate.scores`` and ``evaluate.series`` add names and checks.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def pair_sum(x: Array) -> Array:
+    """Sum over i<j of abs(x_i - x_j) along the first axis, from order statistics.
+
+    With sorted values S = sum_k (2k - M - 1) x_(k), so M log M instead of M squared (Hersbach 2000; Zamo and Naveau 2018).
+
+    Args:
+        x: Values ``[M, ...]``.
+
+    Returns:
+        S ``[...]``, unit of x.
+    """
+    size = x.shape[0]
+    flat = np.sort(x.reshape(size, -1), axis=0)
+    return ((2.0 * np.arange(1, size + 1) - size - 1.0) @ flat).reshape(x.shape[1:])
+
+
+def mean_abs_difference(x: Array, y: Array) -> Array:
+    """Mean over forecast members of abs(x_m - y_n): ``[M, ...], [N, ...] -> [N, ...]``."""
+    out = np.empty(y.shape)
+    for n, target in enumerate(y):  # N is small; a broadcast would hold N times the ensemble
+        out[n] = np.abs(x - target).mean(axis=0)
+    return out
+
+
+def crps_from(mean_abs: Array, pairs: Array, size: int, kind: str) -> Array:
+    """CRPS from its two terms.
+
+    fair:  mean abs(x - y) - S / (M (M - 1)), the unbiased estimate of the infinite ensemble's CRPS (Ferro 2014)
+    plain: mean abs(x - y) - S / M^2, the CRPS of the empirical distribution
+    mae:   mean abs(x - y), what is left of either for one member
+
+    Args:
+        mean_abs: ``[N, ...]``.
+        pairs: S ``[...]`` of :func:`pair_sum`.
+        size: Ensemble size M.
+        kind: ``fair``, ``plain`` or ``mae``.
+
+    Raises:
+        ValueError: On an unknown kind or fair with M = 1.
+    """
+    if kind == "mae":
+        return mean_abs
+    if kind == "plain":
+        return mean_abs - pairs / size**2
+    if kind == "fair" and size > 1:
+        return mean_abs - pairs / (size * (size - 1))
+    raise ValueError(f"CRPS kind {kind!r} for {size} members: expected fair (2 members or more), plain or mae")
+
+
+def half_pair_means(y: Array) -> Array:
+    """For every member n the mean over the other members j of abs(y_n - y_j) / 2: ``[N, ...] -> [N, ...]``; N >= 2.
+
+    Its mean over n is the expected fair CRPS of a perfect ensemble; kept by member so that a bootstrap can redraw members.
+    """
+    out = np.empty(y.shape)
+    for n, member in enumerate(y):
+        out[n] = np.abs(y - member).sum(axis=0) / (2.0 * (y.shape[0] - 1))
+    return out
+
+
+def rank_shares(x: Array, y: Array, weights: Array) -> Array:
+    """Weighted rank counts, ties split in equal fractions over the ranks they span.
+
+    Args:
+        x: Forecast ``[M, T, P]``.
+        y: Truth ``[N, T, P]``.
+        weights: Cell weights ``[P]``.
+
+    Returns:
+        ``[N, T, M + 1]``: weight in each rank (number of members below the truth); sums to sum(weights).
+    """
+    size, n_time, _ = x.shape
+    out = np.empty((y.shape[0], n_time, size + 1))
+    rows = np.arange(n_time)[:, None] * (size + 2)
+    for n, target in enumerate(y):
+        below = (x < target).sum(axis=0)
+        ties = (x == target).sum(axis=0)
+        part = weights / (ties + 1.0)
+        # difference array: the share enters at rank `below` and leaves after rank `below + ties`
+        edges = np.bincount((rows + below).ravel(), part.ravel(), minlength=n_time * (size + 2))
+        edges -= np.bincount((rows + below + ties + 1).ravel(), part.ravel(), minlength=n_time * (size + 2))
+        out[n] = np.cumsum(edges.reshape(n_time, size + 2), axis=1)[:, :-1]
+    return out
+
+
+class SortedPool:
+    """A residual pool per cell, prepared so that mean abs(r_k - z) costs log K for any z.
+
+    Args:
+        pool: ``[K, P]``, K >= 2 residuals for each of P cells.
+    """
+
+    def __init__(self, pool: Array) -> None:
+        self.size = pool.shape[0]
+        self.mean: Array = pool.mean(axis=0)
+        self.variance: Array = pool.var(axis=0, ddof=1)
+        # cells first: the binary search then stays within one cell's contiguous values
+        self._values = np.ascontiguousarray(np.sort(pool, axis=0).T)
+        self._sums = np.concatenate([np.zeros((pool.shape[1], 1)), np.cumsum(self._values, axis=1)], axis=1)
+        self.pairs: Array = self._values @ (2.0 * np.arange(1, self.size + 1) - self.size - 1.0)
+
+    def count_below(self, z: Array) -> NDArray[np.int64]:
+        """Number of pool values <= z, by one binary search for all cells at once: ``[..., P] -> [..., P]``."""
+        n_cells = self._values.shape[0]
+        flat = self._values.ravel()
+        base = np.broadcast_to(np.arange(n_cells) * self.size, z.shape)
+        count = np.zeros(z.shape, dtype=np.int64)
+        step = 1 << (self.size.bit_length() - 1)
+        while step:
+            trial = count + step
+            inside = trial <= self.size
+            position = base + np.where(inside, trial, self.size) - 1
+            count = np.where(inside & (flat[position] <= z), trial, count)
+            step >>= 1
+        return count
+
+    def mean_abs_difference(self, z: Array) -> Array:
+        """Mean over the pool of abs(r_k - z): ``[..., P] -> [..., P]``."""
+        below = self.count_below(z)
+        width = self.size + 1
+        base = np.broadcast_to(np.arange(self._sums.shape[0]) * width, z.shape)
+        sum_below = self._sums.ravel()[base + below]
+        return (z * (2 * below - self.size) - 2.0 * sum_below + self._sums[:, -1]) / self.size
+
+
+def detrended_variance(x: Array, year: NDArray[np.int64], month: NDArray[np.int64] | None) -> Array:
+    """Variance about a straight line in the year, per calendar month where months are given.
+
+    Args:
+        x: ``[T, P]``.
+        year: Year labels ``[T]``.
+        month: Calendar months ``[T]`` or None.
+
+    Returns:
+        ``[P]``: residual sums of squares divided by (T - 2), averaged over calendar months; NaN for fewer than 3 years.
+    """
+    groups = [slice(None)] if month is None else [np.flatnonzero(month == m) for m in np.unique(month)]
+    total = np.zeros(x.shape[1])
+    for group in groups:
+        t = year[group].astype(np.float64)
+        if t.size < 3:
+            return np.full(x.shape[1], np.nan)
+        t = t - t.mean()
+        anomaly = x[group] - x[group].mean(axis=0)
+        slope = (t @ anomaly) / (t @ t)
+        total += ((anomaly - t[:, None] * slope) ** 2).sum(axis=0) / (t.size - 2)
+    return total / len(groups)

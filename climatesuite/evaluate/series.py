@@ -1,0 +1,255 @@
+"""Scores reduced to one number per step and member, block by block: the only place where large ensembles are read.
+
+Every score of a row (pooled RMSE, CRPS, spread-skill, intervals) is a mean over such series, so a prediction is read once for
+its scores and once, member by member, for its variability; memory stays at one time block or one member.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from climatesuite.conventions import VARIABLES
+from climatesuite.evaluate import kernels
+from climatesuite.evaluate.baselines import ReferenceEnsemble
+from climatesuite.evaluate.kernels import Array
+from climatesuite.evaluate.protocol import HEADLINE_FIRST_YEAR, Period, check_field, weights_of
+from climatesuite.evaluate.scores import check_finite
+
+BLOCK_BYTES = 64_000_000
+RANK_THINNING = (10, 8, 8)
+"""Every 10th step of a year label, 8th row and 8th column enter the chi-square: neighbours are correlated."""
+
+
+@dataclass(frozen=True)
+class TruthSeries:
+    """What the truth alone says. N members, T steps; score units.
+
+    Attributes:
+        floor: ``[N, T]`` area mean of half the mean absolute difference to the other members; NaN if N = 1.
+        variance: ``[T]`` area mean of the variance over members, ddof = 1; NaN if N = 1.
+        variability: Detrended variance in time, area mean, by period name.
+        mean: ``[T]`` area mean of the members' mean.
+    """
+
+    floor: Array
+    variance: Array
+    variability: dict[str, float]
+    mean: Array
+
+
+@dataclass(frozen=True)
+class ScoreSeries:
+    """What an ensemble scores at each step; area means, score units.
+
+    Attributes:
+        size: Ensemble size M; None for an exact expectation over a residual pool.
+        crps: ``[N, T]``; kind as in ``kind``.
+        crps_plain: ``[N, T]``, or None for a pool.
+        absolute: ``[N, T]`` abs(ensemble mean - member).
+        square: ``[N, T]`` (ensemble mean - member)^2.
+        mean_error: ``[T]`` ensemble mean - mean of members.
+        mean_square: ``[T]`` its square, area mean.
+        variance: ``[T]`` ensemble variance, ddof = 1; NaN if M = 1.
+        inflation: (M + 1) / M of the spread-skill ratio.
+        late_square: Area mean of the squared time-mean error over the late window, NaN where it has no steps.
+        variability: Detrended variance in time, area mean, by period name.
+        ranks: ``[T, M + 1]`` area-weighted rank shares, thinned_ranks: the same from a thinned sample, unweighted.
+    """
+
+    size: int | None
+    kind: str
+    crps: Array
+    crps_plain: Array | None
+    absolute: Array
+    square: Array
+    mean_error: Array
+    mean_square: Array
+    variance: Array
+    inflation: float
+    late_square: float
+    variability: dict[str, float]
+    ranks: Array | None = None
+    thinned_ranks: Array | None = None
+
+
+class _Reader:
+    """One variable of a dataset as float64 blocks ``[member, time, cell]`` in score units."""
+
+    def __init__(self, ds: xr.Dataset, name: str, subject: str) -> None:
+        self.field = ds[name].transpose("member", "time", "lat", "lon")
+        self.name, self.subject = name, subject
+        self.factor = VARIABLES[name].score_factor
+
+    def block(self, steps: slice | NDArray[np.int64], member: slice = slice(None)) -> Array:
+        values = np.asarray(self.field.isel(member=member, time=steps).values, dtype=np.float64)
+        check_finite(self.field, values)
+        return values.reshape(*values.shape[:2], -1) * self.factor
+
+
+def _cell_weights(ds: xr.Dataset, kind: str) -> Array:
+    w = np.asarray(weights_of(ds, kind).values, dtype=np.float64)
+    return np.repeat(w / (w.sum() * ds.sizes["lon"]), ds.sizes["lon"])
+
+
+def _blocks(n_time: int, values_per_step: int) -> Iterator[slice]:
+    length = max(1, BLOCK_BYTES // (8 * values_per_step))
+    for first in range(0, n_time, length):
+        yield slice(first, min(first + length, n_time))
+
+
+def _variability(reader: _Reader, ds: xr.Dataset, w: Array, spans: tuple[Period, ...]) -> dict[str, float]:
+    """Detrended variance, mean over members, by period: one member in memory at a time."""
+    year = np.asarray(ds["year"].values, dtype=np.int64)
+    month = np.asarray(ds["month"].values, dtype=np.int64) if "month" in ds.coords else None
+    sums = {span.name: 0.0 for span in spans}
+    size = reader.field.sizes["member"]
+    for m in range(size):
+        x = reader.block(slice(None), slice(m, m + 1))[0]
+        for span in spans:
+            s = span.steps
+            sums[span.name] += float(kernels.detrended_variance(x[s], year[s], None if month is None else month[s]) @ w)
+    return {name: value / size for name, value in sums.items()}
+
+
+def truth_series(truth: xr.Dataset, name: str, spans: tuple[Period, ...], weights: str = "coslat") -> TruthSeries:
+    """Floor, variance and variability of one variable of an (aligned) truth with dims ``(member, time, lat, lon)``.
+
+    Raises:
+        DataContractError: On NaN or values that cannot be in the stated unit.
+    """
+    reader, w = _Reader(truth, name, "the truth"), _cell_weights(truth, weights)
+    size, n_time = truth.sizes["member"], truth.sizes["time"]
+    floor, variance, mean = np.full((size, n_time), np.nan), np.full(n_time, np.nan), np.empty(n_time)
+    for span in _blocks(n_time, size * w.size):
+        y = reader.block(span)
+        mean[span] = y.mean(axis=0) @ w
+        if size > 1:
+            floor[:, span] = kernels.half_pair_means(y) @ w
+            variance[span] = y.var(axis=0, ddof=1) @ w
+    check_field(name, truth[name], "the truth", float(mean.mean()) / reader.factor)
+    return TruthSeries(floor, variance, _variability(reader, truth, w, spans), mean)
+
+
+def ensemble_series(
+    prediction: xr.Dataset,
+    truth: xr.Dataset,
+    name: str,
+    spans: tuple[Period, ...],
+    late: NDArray[np.int64],
+    weights: str = "coslat",
+    subject: str = "the prediction",
+) -> ScoreSeries:
+    """Score series of one variable of a prediction aligned with its truth, both ``(member, time, lat, lon)``.
+
+    Args:
+        prediction: M members; may be lazy.
+        truth: N members on the same labels and grid.
+        name: Variable.
+        spans: Periods for the variability.
+        late: Steps of the late window (of the time-mean error).
+        weights: ``coslat`` or ``cell``.
+        subject: What to call the prediction in errors.
+
+    Raises:
+        DataContractError: On NaN or values that cannot be in the stated unit.
+    """
+    forecast, target, w = (
+        _Reader(prediction, name, subject),
+        _Reader(truth, name, "the truth"),
+        _cell_weights(truth, weights),
+    )
+    size, n_target, n_time = prediction.sizes["member"], truth.sizes["member"], truth.sizes["time"]
+    kind = "fair" if size > 1 else "mae"
+    crps, plain, absolute, square = (np.empty((n_target, n_time)) for _ in range(4))
+    mean_error, mean_square, variance = np.empty(n_time), np.empty(n_time), np.full(n_time, np.nan)
+    ranks, thinned = np.empty((n_time, size + 1)), np.zeros((n_time, size + 1))
+    late_map, total = np.zeros(w.size), 0.0
+    keep_time, keep_cell = _thinning(truth)
+    ones = np.ones(int(keep_cell.sum()))
+    for span in _blocks(n_time, size * w.size):
+        x, y = forecast.block(span), target.block(span)
+        distance, pairs = kernels.mean_abs_difference(x, y), kernels.pair_sum(x)
+        crps[:, span] = kernels.crps_from(distance, pairs, size, kind) @ w
+        plain[:, span] = kernels.crps_from(distance, pairs, size, "plain") @ w
+        centre = x.mean(axis=0)
+        absolute[:, span], square[:, span] = np.abs(centre - y) @ w, (centre - y) ** 2 @ w
+        error = centre - y.mean(axis=0)
+        mean_error[span], mean_square[span], total = error @ w, error**2 @ w, total + float((centre @ w).sum())
+        late_map += error[np.isin(np.arange(span.start, span.stop), late)].sum(axis=0)
+        ranks[span] = kernels.rank_shares(x, y, w).mean(axis=0)
+        kept = keep_time[span]
+        if kept.any():
+            thin = kernels.rank_shares(x[:, kept][:, :, keep_cell], y[:, kept][:, :, keep_cell], ones)
+            thinned[np.arange(span.start, span.stop)[kept]] = thin.sum(axis=0)
+        if size > 1:
+            variance[span] = x.var(axis=0, ddof=1) @ w
+    check_field(name, prediction[name], subject, total / n_time / forecast.factor)
+    late_square = float((late_map / late.size) ** 2 @ w) if late.size else float("nan")
+    return ScoreSeries(
+        size, kind, crps, plain, absolute, square, mean_error, mean_square, variance, (size + 1) / size, late_square,
+        _variability(forecast, prediction, w, spans), ranks, thinned,
+    )  # fmt: skip
+
+
+def _thinning(ds: xr.Dataset) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which steps ``[T]`` and cells ``[P]`` enter the chi-square of the ranks."""
+    every, rows, columns = RANK_THINNING
+    year = np.asarray(ds["year"].values, dtype=np.int64)
+    times = (year - year[0]) % every == 0
+    if "month" in ds.coords:
+        times &= np.asarray(ds["month"].values) == ds["month"].values[0]
+    cells = np.zeros((ds.sizes["lat"], ds.sizes["lon"]), dtype=bool)
+    cells[::rows, ::columns] = True
+    return times, cells.ravel()
+
+
+def pool_series(
+    reference: ReferenceEnsemble,
+    truth: xr.Dataset,
+    name: str,
+    span: Period,
+    late: NDArray[np.int64],
+    weights: str = "coslat",
+) -> ScoreSeries:
+    """Score series of a reference ensemble over one period, exact over all residuals of that period.
+
+    CRPS and spread are those of forced mean + pool. The errors of the mean (RMSE, bias, MAE) are the forced mean's own; the
+    pool's mean, zero but for incomplete last decades and shortened periods, enters only the spread-skill ratio.
+
+    Returns:
+        See :class:`ScoreSeries`; steps outside the period are NaN.
+    """
+    if span.name == "headline":
+        reference = reference.since(HEADLINE_FIRST_YEAR)
+    w, target = _cell_weights(truth, weights), _Reader(truth, name, "the truth")
+    n_target, n_time = truth.sizes["member"], truth.sizes["time"]
+    forced = np.asarray(reference.mean[name].values, dtype=np.float64).reshape(n_time, -1) * target.factor
+    crps, absolute, square = (np.full((n_target, n_time), np.nan) for _ in range(3))
+    mean_error, mean_square, variance = (np.full(n_time, np.nan) for _ in range(3))
+    late_map, noise, size = np.zeros(w.size), [], reference.pool.sizes["sample"]
+    for steps, residuals in reference.pools(name):
+        steps = np.intersect1d(steps, span.steps)
+        pool = kernels.SortedPool(residuals.reshape(size, -1) * target.factor)
+        variance[steps] = pool.variance @ w
+        noise.append(float(pool.variance @ w) * (size - 1) / size)
+        for part in _blocks(steps.size, 8 * n_target * w.size):  # the search holds some arrays of this size
+            s = steps[part]
+            z = target.block(s) - forced[s]
+            crps[:, s] = kernels.crps_from(pool.mean_abs_difference(z), pool.pairs, size, "fair") @ w
+            absolute[:, s], square[:, s] = np.abs(z) @ w, (pool.mean - z) ** 2 @ w
+            error = -z.mean(axis=0)
+            mean_error[s], mean_square[s] = error @ w, error**2 @ w
+            late_map += error[np.isin(s, late)].sum(axis=0)
+    late_square = float((late_map / late.size) ** 2 @ w) if late.size else float("nan")
+    year, month = np.asarray(truth["year"].values, dtype=np.int64)[span.steps], None
+    if "month" in truth.coords:
+        month = np.asarray(truth["month"].values, dtype=np.int64)[span.steps]
+    # a draw's variance: the trend-free part of the forced mean, and independent residuals
+    variability = float(kernels.detrended_variance(forced[span.steps], year, month) @ w) + float(np.mean(noise))
+    return ScoreSeries(
+        None, "fair", crps, None, absolute, square, mean_error, mean_square, variance, (size + 1) / size, late_square,
+        {span.name: variability},
+    )  # fmt: skip

@@ -1,0 +1,167 @@
+"""The forced response: what a scenario does to the mean climate, fitted per calendar month on an annual predictor.
+
+The one owner of the forced mean. Reference ensembles ("pattern scaling") and the emulator's residuals both use it. Years and
+decades are the day-weighted means of its months, so that averaging a response over time is the response of the average.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from climatesuite.errors import DataContractError
+from climatesuite.harmonise.calendars import month_lengths
+
+PREDICTOR = "CO2"
+
+
+@dataclass(frozen=True)
+class ForcedResponse:
+    """field(year, month) = intercept[month] + slope[month] x predictor(year).
+
+    Attributes:
+        intercept: One variable per field, dims (calendar_month, lat, lon), canonical unit, float64.
+        slope: The same, canonical unit per unit of the predictor.
+        calendar: CF calendar whose month lengths weight years and decades.
+        predictor: Name of the annual predictor (annual-mean cumulative CO2, Gt).
+    """
+
+    intercept: xr.Dataset
+    slope: xr.Dataset
+    calendar: str
+    predictor: str = PREDICTOR
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the fields, in order."""
+        return tuple(str(name) for name in self.intercept.data_vars)
+
+    def evaluate(
+        self,
+        predictor: xr.DataArray,
+        timescale: str,
+        years: Sequence[int] | None = None,
+        decade_start: int | None = None,
+    ) -> xr.Dataset:
+        """The response as fields.
+
+        Args:
+            predictor: Annual values with dim ``year`` (integer labels).
+            timescale: ``month``, ``year`` or ``decade``.
+            years: Labels wanted: years for months and years, first years for decades. Default: all that the predictor covers.
+            decade_start: First year of a decade, needed for decades when ``years`` is not given (default: the first year).
+
+        Returns:
+            Dataset of the fields, dims (time, lat, lon), float64, canonical units, with ``year`` (and ``month``) along time.
+
+        Raises:
+            DataContractError: If the predictor lacks a year that is needed.
+        """
+        have = predictor.year.values.astype(int)
+        if years is None:
+            first = have[0] if decade_start is None else decade_start
+            years = range(first, have[-1] - 8, 10) if timescale == "decade" else have.tolist()
+        labels = np.asarray(list(years), dtype=int)
+        span = 10 if timescale == "decade" else 1
+        needed = (labels[:, None] + np.arange(span)).ravel()
+        missing = sorted(set(needed.tolist()) - set(have.tolist()))
+        if missing:
+            raise DataContractError(
+                f"forced response, predictor {self.predictor}",
+                f"no value for {missing[0]}" + (f" and {len(missing) - 1} more years" if missing[1:] else ""),
+                f"every year of {needed.min()}-{needed.max()}",
+                "extend the forcing file or narrow the period",
+            )
+        values = predictor.sel(year=needed).values.astype(float)
+        days = month_lengths(needed, self.calendar).astype(float)
+        if timescale == "month":
+            coords = {"year": ("time", np.repeat(labels, 12)), "month": ("time", np.tile(np.arange(1, 13), labels.size))}
+            fields = {v: self._months(v, values) for v in self.variables}
+        else:
+            coords = {"year": ("time", labels)}
+            fields = {v: self._means(v, values, days, span) for v in self.variables}
+        data = {
+            v: xr.Variable(("time", "lat", "lon"), field, dict(self.intercept[v].attrs)) for v, field in fields.items()
+        }
+        return xr.Dataset(data, coords | {"lat": self.intercept.lat, "lon": self.intercept.lon})
+
+    def _months(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Monthly fields (12 x years, lat, lon)."""
+        a, b = self.intercept[name].values, self.slope[name].values
+        out = a[None] + b[None] * values[:, None, None, None]
+        return out.reshape(-1, *a.shape[1:])
+
+    def _means(self, name: str, values: np.ndarray, days: np.ndarray, span: int) -> np.ndarray:
+        """Day-weighted means over ``span`` years at a time, without making the months."""
+        a, b = self.intercept[name].values, self.slope[name].values
+        w = days.reshape(-1, span, 12)
+        total = w.sum((1, 2))
+        weight_a = w.sum(1) / total[:, None]
+        weight_b = (w * values.reshape(-1, span)[:, :, None]).sum(1) / total[:, None]
+        return np.tensordot(weight_a, a, 1) + np.tensordot(weight_b, b, 1)
+
+
+def annual_predictor(forcings: xr.Dataset, name: str = PREDICTOR) -> xr.DataArray:
+    """Annual means of a scalar forcing, day-weighted: dim ``year``.
+
+    Args:
+        forcings: Canonical monthly Dataset (with ``year``, ``days`` along time) holding ``name`` with dim (time).
+
+    Raises:
+        DataContractError: If the forcing is absent.
+    """
+    if name not in forcings:
+        raise DataContractError(
+            f"forcings of {forcings.attrs.get('experiment_id', 'an unnamed scenario')}",
+            f"no {name}, only {sorted(map(str, forcings.data_vars))}",
+            f"{name} (time)",
+            "add it to the forcing file",
+        )
+    weighted = (forcings[name] * forcings.days).groupby(forcings.year.compute()).sum()
+    return (weighted / forcings.days.groupby(forcings.year.compute()).sum()).rename(name)
+
+
+def fit_response(
+    runs: Mapping[str, xr.Dataset], predictor: Mapping[str, xr.DataArray], variables: Sequence[str]
+) -> ForcedResponse:
+    """Least squares per cell and calendar month on the annual predictor; every member and year counts the same.
+
+    Args:
+        runs: Canonical monthly Dataset with members, by scenario.
+        predictor: Annual predictor (dim ``year``), by scenario.
+        variables: Fields to fit.
+
+    Raises:
+        DataContractError: If there are no runs, calendars differ, or the predictor does not vary.
+    """
+    if not runs:
+        raise DataContractError("forced response", "no training runs", "at least one scenario", "name training scenarios")
+    calendars = {str(ds.attrs["calendar"]) for ds in runs.values()}
+    if len(calendars) > 1:
+        raise DataContractError(
+            "forced response", f"calendars {sorted(calendars)}", "one calendar", "fit each source by itself"
+        )
+    pooled = {e: predictor[e].sel(year=np.unique(ds.year.values)) for e, ds in runs.items()}
+    counts = {e: ds.sizes["member"] for e, ds in runs.items()}
+    centre = sum(counts[e] * float(p.sum()) for e, p in pooled.items()) / sum(counts[e] * p.size for e, p in pooled.items())
+    sxx = sum(counts[e] * float(((p - centre) ** 2).sum()) for e, p in pooled.items())
+    if not sxx > 0:
+        raise DataContractError("forced response", "the predictor is constant", "a predictor that varies", "add scenarios")
+    n_years = sum(counts[e] * p.size for e, p in pooled.items())
+    slope, intercept = {}, {}
+    for name in variables:
+        sy, sxy = 0.0, 0.0
+        for scenario, ds in runs.items():
+            anomaly = pooled[scenario].values - centre
+            for member in range(ds.sizes["member"]):
+                y = ds[name].isel(member=member).values.astype(np.float64).reshape(anomaly.size, 12, ds.lat.size, ds.lon.size)
+                sy = sy + y.sum(0)
+                sxy = sxy + np.tensordot(anomaly, y, 1)
+        b = np.asarray(sxy) / sxx
+        dims, attrs = ("calendar_month", "lat", "lon"), {"units": next(iter(runs.values()))[name].attrs["units"]}
+        slope[name] = xr.Variable(dims, b, {"units": f"{attrs['units']} per Gt"})
+        intercept[name] = xr.Variable(dims, np.asarray(sy) / n_years - b * centre, attrs)
+    first = next(iter(runs.values()))
+    coords = {"calendar_month": np.arange(1, 13), "lat": first.lat.values, "lon": first.lon.values}
+    return ForcedResponse(xr.Dataset(intercept, coords), xr.Dataset(slope, coords), calendars.pop())

@@ -1,0 +1,1 @@
+"""Spatiotemporal Pyramid Flows: one flow-matching model from decades to years to months."""
