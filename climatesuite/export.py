@@ -17,10 +17,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from climatesuite.conventions import VARIABLES
+from climatesuite.ensemble_file import open_ensemble
 from climatesuite.errors import DataContractError
 
+__all__ = ["open_ensemble", "write_cf"]
 CONVENTIONS = "CF-1.11"
 FREQUENCIES = {"decade": "dec", "year": "yr", "month": "mon"}
+_ADJECTIVES = {"decade": "decadal", "year": "annual", "month": "monthly"}
 REQUIRED_ATTRS = ("institution", "source", "references")
 CHUNK_VALUES = 2**20
 """Values in one chunk at most: 4 MB of float32 before compression."""
@@ -152,7 +155,7 @@ def _write_global_attrs(file: netCDF4.Dataset, attrs: Mapping[str, Any], templat
     scenario = attrs.get("experiment_id", inherited.get("experiment_id", "a scenario"))
     made = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}: written by climatesuite.export.write_cf"
     history = f"{made}\n{attrs['history']}" if attrs.get("history") else made
-    title = attrs.get("title") or f"Emulated climate of {scenario}, {timescale} means"
+    title = attrs.get("title") or f"Emulated climate of {scenario}, {_ADJECTIVES[timescale]} means"
     own = {"Conventions": CONVENTIONS, "title": title, "frequency": FREQUENCIES[timescale], "timescale": timescale}
     for name, value in {**inherited, **attrs, **own, "history": history}.items():
         if value is not None:
@@ -211,7 +214,7 @@ def _create_fields(file: netCDF4.Dataset, names: tuple[str, ...], template: xr.D
              "cell_methods": "area: time: mean"}
         )  # fmt: skip
         if name == "tas":
-            field.setncattr("coordinates", "height")
+            field.setncatts({"coordinates": "height", "units_metadata": "temperature: on_scale"})
 
 
 def _values(field: xr.DataArray, name: str, number: int, template: xr.Dataset) -> NDArray[np.float32]:

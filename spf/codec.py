@@ -1,0 +1,196 @@
+"""The one door between named, unit-carrying fields (xarray) and normalised, anonymous tensors."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from climatesuite.conventions import VARIABLES
+from climatesuite.errors import DataContractError
+from climatesuite.forcing.response import ForcedResponse, annual_predictor
+from climatesuite.harmonise.grids import area_weights
+from torch import Tensor
+
+from spf.pyramid.operators import pool_space
+from spf.pyramid.windows import ForcingSeries
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A rectilinear grid: centres (degrees) and their bounds."""
+
+    lat: tuple[float, ...]
+    lon: tuple[float, ...]
+    lat_bnds: tuple[tuple[float, float], ...]
+    lon_bnds: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def of(cls, ds: xr.Dataset) -> "Grid":
+        """The grid of a canonical Dataset."""
+        pairs = {k: tuple((float(a), float(b)) for a, b in ds[k].values) for k in ("lat_bnds", "lon_bnds")}
+        return cls(tuple(ds.lat.values.tolist()), tuple(ds.lon.values.tolist()), pairs["lat_bnds"], pairs["lon_bnds"])
+
+    def coords(self) -> dict[str, Any]:
+        """Coordinates for a Dataset on this grid."""
+        return {
+            "lat": ("lat", np.array(self.lat)),
+            "lon": ("lon", np.array(self.lon)),
+            "lat_bnds": (("lat", "bnds"), np.array(self.lat_bnds)),
+            "lon_bnds": (("lon", "bnds"), np.array(self.lon_bnds)),
+        }
+
+    def row_weights(self) -> Tensor:
+        """Area weight of each row (lat,), mean 1."""
+        weights = area_weights(xr.Dataset(coords=self.coords())).values
+        return torch.tensor(weights / weights.mean(), dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class FieldCodec:
+    """Encodes departures from the forced response in units of one number a variable; decodes them back.
+
+    Attributes:
+        response: Forced response fitted on the training scenarios.
+        scales: Root-mean-square monthly departure of each variable (canonical unit); fixes the order of variables too.
+        forcing_mean: Training mean of each forcing, per pooled cell (lat, lon), canonical unit; fixes the order of forcings.
+        forcing_scale: Root-mean-square departure from it, one number a forcing.
+        grid: Grid of the fields.
+        forcing_pooling: Forcings are seen as area means of blocks of this edge.
+    """
+
+    response: ForcedResponse
+    scales: Mapping[str, float]
+    forcing_mean: Mapping[str, np.ndarray]
+    forcing_scale: Mapping[str, float]
+    grid: Grid
+    forcing_pooling: int
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Fields, in channel order."""
+        return tuple(self.scales)
+
+    @property
+    def forcings(self) -> tuple[str, ...]:
+        """Forcings, in channel order."""
+        return tuple(self.forcing_mean)
+
+    def encode(self, fields: xr.Dataset, forced: Tensor) -> Tensor:
+        """Fields (time, lat, lon) of one member minus their forced response -> (var, time, lat, lon) float32.
+
+        Raises:
+            DataContractError: If a variable is missing.
+        """
+        missing = [v for v in self.variables if v not in fields]
+        if missing:
+            raise DataContractError("encode", f"no {missing} in the data", f"{list(self.variables)}", "build the store with them")
+        values = np.stack([fields[v].values for v in self.variables])
+        return (torch.from_numpy(values).float() - forced) / self._scale()
+
+    def forced(self, predictor: xr.DataArray, timescale: str, years: Sequence[int]) -> Tensor:
+        """Forced response (var, time, lat, lon) in canonical units; ``years`` are labels (first years for decades)."""
+        fields = self.response.evaluate(predictor, timescale, years)
+        return torch.from_numpy(np.stack([fields[v].values for v in self.variables])).float()
+
+    def decode(self, x: Tensor, forced: Tensor) -> dict[str, np.ndarray]:
+        """Inverse of `encode`: (var, time, lat, lon) -> canonical arrays (time, lat, lon) by variable; never negative rain."""
+        values = (x * self._scale() + forced).numpy()
+        return {
+            v: np.maximum(values[i], 0.0) if VARIABLES[v].is_nonnegative else values[i] for i, v in enumerate(self.variables)
+        }
+
+    def encode_forcings(self, month: xr.Dataset) -> ForcingSeries:
+        """Canonical monthly forcings of whole years -> encoded series.
+
+        Raises:
+            DataContractError: If a forcing that the emulator was trained with is absent.
+        """
+        pooled = pool_forcings(month, self.forcings, self.grid, self.forcing_pooling)
+        mean = torch.from_numpy(np.stack([self.forcing_mean[f] for f in self.forcings])).float()
+        scale = torch.tensor([self.forcing_scale[f] for f in self.forcings]).reshape(-1, 1, 1)
+        encoded = (pooled - mean) / scale
+        months = encoded.unflatten(0, (-1, 12))
+        days = torch.tensor(month.days.values.astype("float32")).unflatten(0, (-1, 12))
+        weights = (days / days.sum(1, keepdim=True))[:, :, None, None, None]
+        return ForcingSeries(int(month.year.values[0]), (months * weights).sum(1), months, days.sum(1))
+
+    def predictor(self, month: xr.Dataset) -> xr.DataArray:
+        """Annual predictor of the forced response from monthly forcings."""
+        return annual_predictor(month, self.response.predictor).compute()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Tensors, numbers, strings, lists and dicts only."""
+        return {
+            "intercept": {v: torch.from_numpy(self.response.intercept[v].values) for v in self.response.variables},
+            "slope": {v: torch.from_numpy(self.response.slope[v].values) for v in self.response.variables},
+            "units": {v: str(self.response.intercept[v].attrs["units"]) for v in self.response.variables},
+            "calendar": self.response.calendar,
+            "predictor": self.response.predictor,
+            "scales": dict(self.scales),
+            "forcing_mean": {f: torch.from_numpy(np.asarray(a)) for f, a in self.forcing_mean.items()},
+            "forcing_scale": dict(self.forcing_scale),
+            "grid": {k: torch.tensor(getattr(self.grid, k), dtype=torch.float64) for k in Grid.__dataclass_fields__},
+            "forcing_pooling": self.forcing_pooling,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "FieldCodec":
+        """Inverse of `to_dict`."""
+        grid = Grid(
+            tuple(data["grid"]["lat"].tolist()),
+            tuple(data["grid"]["lon"].tolist()),
+            tuple(map(tuple, data["grid"]["lat_bnds"].tolist())),
+            tuple(map(tuple, data["grid"]["lon_bnds"].tolist())),
+        )
+        coords = {"calendar_month": np.arange(1, 13), "lat": np.array(grid.lat), "lon": np.array(grid.lon)}
+
+        def fields(part: str, suffix: str) -> xr.Dataset:
+            dims = ("calendar_month", "lat", "lon")
+            return xr.Dataset(
+                {v: (dims, a.numpy(), {"units": data["units"][v] + suffix}) for v, a in data[part].items()}, coords
+            )
+
+        response = ForcedResponse(fields("intercept", ""), fields("slope", " per Gt"), data["calendar"], data["predictor"])
+        means = {f: a.numpy() for f, a in data["forcing_mean"].items()}
+        return cls(response, data["scales"], means, data["forcing_scale"], grid, data["forcing_pooling"])
+
+    def _scale(self) -> Tensor:
+        return torch.tensor([self.scales[v] for v in self.variables], dtype=torch.float32).reshape(-1, 1, 1, 1)
+
+
+def pool_forcings(month: xr.Dataset, names: Sequence[str], grid: Grid, factor: int) -> Tensor:
+    """Forcings as area means of blocks (time, forcing, lat, lon); scalars fill the map.
+
+    Raises:
+        DataContractError: If a forcing is absent.
+    """
+    missing = [f for f in names if f not in month]
+    if missing:
+        raise DataContractError(
+            f"forcings of {month.attrs.get('experiment_id', 'the scenario')}",
+            f"{missing} missing, found {sorted(map(str, month.data_vars))}",
+            f"{list(names)}",
+            "add them to the forcing file (zero is a value, absence is not)",
+        )
+    rows, shape = grid.row_weights(), (len(grid.lat) // factor, len(grid.lon) // factor)
+    channels = []
+    for name in names:
+        values = torch.from_numpy(np.asarray(month[name].values, dtype=np.float64))
+        if values.ndim == 1:
+            channels.append(values.reshape(-1, 1, 1).expand(-1, *shape))
+        else:
+            channels.append(pool_space(values, factor, rows))
+    return torch.stack(list(channels), 1)
+
+
+def measure_forcings(
+    scenarios: Mapping[str, xr.Dataset], names: Sequence[str], grid: Grid, factor: int
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Training mean (per pooled cell) and root-mean-square departure of each forcing, over all scenarios and months."""
+    pooled = torch.cat([pool_forcings(ds, names, grid, factor) for ds in scenarios.values()])
+    mean = pooled.mean(0)
+    scale = (pooled - mean).square().mean((0, 2, 3)).sqrt()
+    safe = torch.where(scale > 0, scale, torch.ones_like(scale))
+    return {f: mean[i].numpy() for i, f in enumerate(names)}, {f: float(safe[i]) for i, f in enumerate(names)}

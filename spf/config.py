@@ -1,0 +1,260 @@
+"""Experiments as frozen dataclasses: read from YAML, checked when made, written back as plain dicts. No torch here."""
+
+import dataclasses
+import difflib
+import os
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ENVIRONMENT_DEFAULTS = {"CLIMATE_DATA": "../shared/data"}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is built and split.
+
+    Args:
+        archive: Folder of CMIP files, or ``synthetic`` to write the embedded archive first.
+        forcing_files: Folder of forcing files ``inputs_<experiment_id>.nc``; unused for ``synthetic``.
+        source_id: Earth system model.
+        variables: CMIP variable names.
+        forcings: Names of the forcings the emulator sees.
+        train: Members of each training scenario.
+        test: Members of each test scenario; never read before scoring.
+        years: First and last year.
+        decade_start: First year of the first decade that is scored.
+    """
+
+    archive: str
+    source_id: str
+    train: Mapping[str, tuple[str, ...]]
+    test: Mapping[str, tuple[str, ...]]
+    forcing_files: str = ""
+    variables: tuple[str, ...] = ("tas", "pr")
+    forcings: tuple[str, ...] = ("CO2", "CH4", "SO2", "BC")
+    years: tuple[int, int] = (2015, 2099)
+    decade_start: int = 2015
+
+    def __post_init__(self) -> None:
+        shared = sorted(set(self.train) & set(self.test))
+        _require(not shared, f"data.test {shared} is also trained on; a scenario is either trained on or tested")
+        _require(bool(self.train), "data.train is empty; name at least one scenario and its members")
+        _require(len(self.test) == 1, f"data.test names {len(self.test)} scenarios; name exactly one")
+        _require(self.years[1] - self.years[0] >= 9, f"data.years {list(self.years)} holds no whole decade")
+        for scenario, members in {**self.train, **self.test}.items():
+            _require(bool(members), f"data: scenario {scenario!r} has no members; name at least one, e.g. r1i1p1f1")
+
+
+@dataclass(frozen=True)
+class PyramidConfig:
+    """Grid factors and noise levels of the stages.
+
+    Args:
+        pooling: Factor between each stage's grid and the full grid.
+        sigma_end: Noise level at each stage's end.
+        decades: Longest stage-0 window in decades.
+    """
+
+    pooling: tuple[int, ...] = (4, 2, 1)
+    sigma_end: tuple[float, ...] = (2 / 3, 1 / 3, 0.0)
+    decades: int = 8
+
+
+@dataclass(frozen=True)
+class NetworkSection:
+    """Size of the backbone; the meaning of each field is documented in `spf.network.backbone.NetworkConfig`."""
+
+    width: int = 192
+    depth: int = 6
+    heads: int = 6
+    patch: int = 6
+    forcing_patch: int = 6
+    mlp_ratio: int = 4
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long and how fast to learn.
+
+    Args:
+        minutes: Wall time of training, over all resumes.
+        max_steps: Stop after so many steps even if time is left.
+        tokens_per_step: Field tokens in a batch; sets the batch size of each stage.
+        learning_rate: Peak of the schedule (warm-up, then cosine over the budget).
+        warmup_steps: Steps of the warm-up.
+        weight_decay: AdamW's.
+        precision: ``32-true``, ``bf16-mixed`` or ``auto`` (bf16 where the machine computes it natively).
+        seed: Of weights, batches and training noise.
+    """
+
+    minutes: float = 30.0
+    max_steps: int = 1_000_000
+    tokens_per_step: int = 4608
+    learning_rate: float = 6e-4
+    warmup_steps: int = 50
+    weight_decay: float = 0.01
+    precision: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.minutes > 0, f"training.minutes {self.minutes} must be positive")
+        _require(
+            self.precision in ("auto", "32-true", "bf16-mixed"),
+            f"training.precision {self.precision!r} is unknown; expected one of auto, 32-true, bf16-mixed",
+        )
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How ensembles are drawn.
+
+    Args:
+        members: Ensemble size by timescale.
+        month_years: First and last year of the monthly ensemble; decades and years cover data.years.
+        solver: ODE solver.
+        n_steps: Steps a stage.
+        shift: Time shift of the solver grid.
+        batch: Most windows in one network call.
+        seed: Of every member's noise.
+    """
+
+    members: Mapping[str, int] = field(default_factory=lambda: {"decade": 20, "year": 20, "month": 8})
+    month_years: tuple[int, int] = (2015, 2099)
+    solver: str = "midpoint"
+    n_steps: int = 4
+    shift: float = 1.5
+    batch: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.members) - {"decade", "year", "month"})
+        _require(not unknown, f"sampling.members: {unknown} unknown; expected decade, year, month")
+        _require(all(n >= 2 for n in self.members.values()), "sampling.members: an ensemble needs at least 2 members")
+        known = ("euler", "midpoint", "heun", "adams_bashforth", "runge_kutta")
+        _require(self.solver in known, f"sampling.solver {self.solver!r} is unknown; expected one of {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One experiment, from archive to report.
+
+    Args:
+        name: Names the run's folder.
+        data: Archive, split, forcings.
+        pyramid: Stages.
+        network: Size.
+        training: Budget.
+        sampling: Ensembles.
+        gate: Whether the run fails (exit 1) unless it passes the quality gate; needs the synthetic archive's known truth.
+    """
+
+    name: str
+    data: DataConfig
+    pyramid: PyramidConfig = PyramidConfig()
+    network: NetworkSection = NetworkSection()
+    training: TrainingConfig = TrainingConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    gate: bool = False
+
+    def __post_init__(self) -> None:
+        _require(
+            not self.gate or self.data.archive == "synthetic", "gate: true needs data.archive: synthetic, whose truth is known"
+        )
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def load_config(path: str | Path) -> RunConfig:
+    """Read and check an experiment file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: On a key that is unknown (naming the nearest valid one), missing, or of the wrong type.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such experiment file; see experiments/ for examples")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not valid YAML ({error})") from error
+    try:
+        return from_dict(RunConfig, content)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain dicts, lists, numbers and strings; `from_dict` reads them back."""
+    return _plain(dataclasses.asdict(config))
+
+
+def expand(path: str) -> Path:
+    """A path from a config with ``${NAME}`` replaced from the environment (CLIMATE_DATA defaults to ../shared/data)."""
+    for name, default in ENVIRONMENT_DEFAULTS.items():
+        path = path.replace("${" + name + "}", os.environ.get(name, default))
+    return Path(os.path.expandvars(path)).expanduser()
+
+
+def from_dict(cls: Any, content: Any, where: str = "") -> Any:
+    """Build a config dataclass from plain data, refusing what it does not know.
+
+    Raises:
+        ValueError: Naming the key, what is valid, and the nearest valid key.
+    """
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{where or 'the file'} must be a mapping of keys to values, found {type(content).__name__}")
+    names = {f.name: f for f in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    for key in content:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(names)}"
+            raise ValueError(f"unknown key {_join(where, str(key))!r}; {hint}")
+    for name, spec in names.items():
+        if name not in content and spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
+            raise ValueError(f"missing key {_join(where, name)!r}")
+    return cls(**{key: _convert(hints[key], value, _join(where, key)) for key, value in content.items()})
+
+
+def _join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return from_dict(kind, value, where)
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{where}: expected a list, found {value!r}")
+        if len(parts) == 2 and parts[1] is not Ellipsis and len(value) != 2:
+            raise ValueError(f"{where}: expected two values, found {len(value)}")
+        return tuple(_convert(parts[0], item, where) for item in value)
+    if origin in (Mapping, dict) or origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}: expected a mapping, found {value!r}")
+        return {str(k): _convert(parts[1], v, _join(where, str(k))) for k, v in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, type) and not isinstance(kind, types.UnionType):
+        if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+            raise ValueError(f"{where}: expected {kind.__name__}, found {value!r}")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
