@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 from climatesuite.conventions import VARIABLES
 from climatesuite.errors import DataContractError
-from climatesuite.forcing.response import ForcedResponse, annual_predictor
+from climatesuite.forcing.response import ForcedResponse, annual_predictor, fit_response
 from climatesuite.harmonise.grids import area_weights
 from torch import Tensor
 
@@ -194,3 +194,32 @@ def measure_forcings(
     scale = (pooled - mean).square().mean((0, 2, 3)).sqrt()
     safe = torch.where(scale > 0, scale, torch.ones_like(scale))
     return {f: mean[i].numpy() for i, f in enumerate(names)}, {f: float(safe[i]) for i, f in enumerate(names)}
+
+
+def fit_codec(
+    scenarios: Mapping[str, xr.Dataset], variables: Sequence[str], forcings: Sequence[str], forcing_pooling: int
+) -> FieldCodec:
+    """Fit the forced response and all scales on the training scenarios.
+
+    Args:
+        scenarios: Canonical monthly Dataset with members and forcings, by scenario.
+        variables: Fields, in channel order.
+        forcings: Forcings, in channel order.
+        forcing_pooling: Block edge of the forcings that the network sees.
+    """
+    predictors = {e: annual_predictor(ds).compute() for e, ds in scenarios.items()}
+    response = fit_response(scenarios, predictors, variables)
+    grid = Grid.of(next(iter(scenarios.values())))
+    weights = grid.row_weights().numpy()[:, None]
+    squares, count = dict.fromkeys(variables, 0.0), 0
+    for scenario, ds in scenarios.items():
+        years = np.unique(ds.year.values).tolist()
+        forced = response.evaluate(predictors[scenario], "month", years)
+        for member in ds.member.values:
+            for v in variables:
+                departure = ds[v].sel(member=member).values - forced[v].values
+                squares[v] += float((departure**2 * weights).mean())
+            count += 1
+    scales = {v: float(np.sqrt(s / count)) for v, s in squares.items()}
+    mean, scale = measure_forcings(scenarios, forcings, grid, forcing_pooling)
+    return FieldCodec(response, scales, mean, scale, grid, forcing_pooling)

@@ -30,12 +30,6 @@ def flow(x: Tensor, stage: Stage, velocity: Velocity, condition: Condition | Non
     return solver_named(steps.solver)(field, x, time_grid(steps.n_steps, steps.shift))
 
 
-def funnel(x: Tensor, frames: Sequence[int]) -> Tensor:
-    """Keep some frames of each window and make every one a window: (batch, var, time, ...) -> (batch x frames, var, 1, ...)."""
-    kept = x[:, :, list(frames)]
-    return kept.movedim(2, 1).flatten(0, 1).unsqueeze(2)
-
-
 def enter(x: Tensor, stage: Stage, noise: Noise, keys: Sequence[tuple[int, int]]) -> Tensor:
     """Jump a batch of parents (batch, var, time, lat, lon) into ``stage``; one (member, window start) key a window."""
     rt, rh, rw = stage.factors
@@ -68,6 +62,7 @@ def cascade(
     shape: tuple[int, int, int],
     steps: Sequence[Steps],
     batch: int = 64,
+    device: torch.device | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Sample some members through all stages.
@@ -82,6 +77,7 @@ def cascade(
         shape: (var, lat, lon) on the full grid.
         steps: One entry a stage.
         batch: Most windows in one network call.
+        device: Where the states live; default the processor.
         on_step: Told how many windows a finished call held (progress).
 
     Returns:
@@ -94,7 +90,7 @@ def cascade(
         if stage.index == 0:
             coarse = (shape[0], windows.length, shape[1] // stage.pooling, shape[2] // stage.pooling)
             keys = [(m, s) for m in members for s in windows.starts]
-            x = noise(coarse, stage, keys)
+            x = noise(coarse, stage, keys).to(device)
         elif windows.frames:
             x = x.reshape(len(members), -1, *x.shape[1:])
             x = torch.stack([x[:, p, :, f] for p, f in windows.frames], 1).flatten(0, 1).unsqueeze(2)
@@ -106,7 +102,7 @@ def cascade(
                 part = enter(part, stage, noise, keys)
             wanted = None
             if known is not None:
-                index = torch.arange(rows.start, rows.stop) % n
+                index = torch.arange(rows.start, rows.stop, device=device) % n
                 wanted = Condition(known.forcings[index], known.calendar[index])
             out.append(flow(part, stage, velocity, wanted, how))
             if on_step is not None:

@@ -1,0 +1,199 @@
+"""A trained emulator: forcings in, a calibrated ensemble of named fields out."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from climatesuite.conventions import VARIABLES
+from climatesuite.errors import DataContractError
+from climatesuite.harmonise.calendars import period_bounds
+from torch import Tensor
+
+from spf import checkpoint
+from spf.codec import FieldCodec
+from spf.config import NetworkSection, PyramidConfig, SamplingConfig, from_dict
+from spf.interfaces import Condition
+from spf.network.backbone import Backbone, NetworkConfig
+from spf.pyramid.noise import SeededNoise
+from spf.pyramid.prior import Coupling
+from spf.pyramid.spec import TIMESCALES, PyramidSpec, Stage
+from spf.pyramid.windows import ForcingSeries, calendar_ids
+from spf.sampling.plan import Plan, plan_windows
+from spf.sampling.sampler import Steps, Windows, cascade
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """Draws members of any scenario at any timescale, directly.
+
+    Attributes:
+        backbone: The network.
+        codec: The door to physical fields.
+        gains: Per-cell standard deviations by stage key.
+        decade_start: First year of the decades that are scored.
+        provenance: What it was made from.
+        digest: sha256 of the checkpoint file ("" if never saved).
+        precision: ``32-true`` or ``bf16-mixed``; of the network alone, all other arithmetic is float32.
+    """
+
+    backbone: Backbone
+    codec: FieldCodec
+    gains: dict[str, Tensor]
+    decade_start: int
+    provenance: dict[str, Any]
+    digest: str = ""
+    precision: str = "32-true"
+
+    @classmethod
+    def load(cls, path: str | Path, precision: str = "32-true") -> "Emulator":
+        """Read a checkpoint.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If the file is not a checkpoint.
+        """
+        content = checkpoint.load(path)
+        backbone = make_backbone(content)
+        backbone.load_state_dict(content["weights"])
+        backbone.eval()
+        codec = FieldCodec.from_dict(content["codec"])
+        start = int(content["config"]["data"]["decade_start"])
+        return cls(backbone, codec, content["gains"], start, content["provenance"], checkpoint.sha256(path), precision)
+
+    def sample(
+        self,
+        forcings: xr.Dataset,
+        timescale: str,
+        members: int | Sequence[int] = 20,
+        years: tuple[int, int] | None = None,
+        seed: int = 0,
+        sampling: SamplingConfig | None = None,
+    ) -> xr.Dataset:
+        """An ensemble in memory.
+
+        Args:
+            forcings: Canonical monthly forcings of whole years on the emulator's grid (`climatesuite.forcing.forcings`).
+            timescale: ``decade``, ``year`` or ``month``.
+            members: How many, or which; a member is the same whatever is drawn beside it.
+            years: First and last year; default all that the forcings cover.
+            seed: Of the noise.
+            sampling: Solver and batch size.
+
+        Returns:
+            Dataset (member, time, lat, lon) in canonical units with time bounds.
+
+        Raises:
+            DataContractError: If forcings are missing, or do not cover the years.
+        """
+        numbers = list(range(members)) if isinstance(members, int) else [int(m) for m in members]
+        if not numbers:
+            raise DataContractError("sample", "no members asked for", "at least one", "set members to 1 or more")
+        drawn = list(self.draw(forcings, timescale, numbers, years, seed, sampling))
+        return xr.concat([fields.expand_dims(member=[m]) for m, fields in drawn], "member", data_vars="minimal", coords="minimal")
+
+    def draw(
+        self,
+        forcings: xr.Dataset,
+        timescale: str,
+        members: Sequence[int],
+        years: tuple[int, int] | None = None,
+        seed: int = 0,
+        sampling: SamplingConfig | None = None,
+        on_step: Callable[[int], None] | None = None,
+    ) -> Iterator[tuple[int, xr.Dataset]]:
+        """Members one after another, as (number, Dataset (time, lat, lon)); memory does not grow with the ensemble.
+
+        ``on_step`` is told how many windows a finished network call held; a member has `windows_per_member` of them.
+        """
+        how = sampling or SamplingConfig()
+        series, plan = self._prepare(forcings, timescale, years)
+        forced = self.codec.forced(self.codec.predictor(forcings), timescale, plan.labels)
+        frame = self.template(forcings, timescale, years)
+        device = next(self.backbone.parameters()).device
+        spec = self.backbone.spec
+        path = spec.path(timescale)
+        steps = [Steps(how.solver, how.n_steps, how.shift)] * len(path)
+        shape = (len(self.codec.variables), len(self.codec.grid.lat), len(self.codec.grid.lon))
+
+        def condition(stage: Stage, windows: Windows) -> Condition:
+            forcing = torch.stack([series.window(stage.timescale, s, windows.length) for s in windows.starts])
+            ids = calendar_ids(stage.timescale, windows.length).expand(len(windows.starts), -1)
+            return Condition(forcing.to(device), ids.to(device))
+
+        for member in members:
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, self.precision == "bf16-mixed"):
+                x = cascade(
+                    path, plan.stages, self.backbone.velocity, SeededNoise(seed), condition, [member], shape, steps,
+                    how.batch, device=device, on_step=on_step,
+                )[0].float().cpu()  # fmt: skip
+            x = x * self.gains[path[-1].key]
+            x = x.movedim(1, 0).flatten(1, 2)[:, plan.keep]
+            yield member, self._fields(x, forced, frame)
+
+    def windows_per_member(self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None = None) -> int:
+        """Windows that one member's stages hold together, for progress."""
+        return sum(len(w.starts) for w in self._prepare(forcings, timescale, years)[1].stages)
+
+    def template(self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None = None) -> xr.Dataset:
+        """Coordinates and attributes of the ensemble, without fields."""
+        _, plan = self._prepare(forcings, timescale, years)
+        calendar = self.codec.response.calendar
+        time, bounds = period_bounds(plan.labels, timescale, calendar)
+        n = len(time)
+        years_of = np.repeat(plan.labels, n // len(plan.labels))
+        coords: dict[str, Any] = {"time": time, "time_bnds": (("time", "bnds"), bounds), "year": ("time", years_of)}
+        if timescale == "month":
+            coords["month"] = ("time", np.tile(np.arange(1, 13), len(plan.labels)))
+        coords["days"] = ("time", np.array([(b - a).days for a, b in bounds], dtype=float))
+        attrs = {k: forcings.attrs[k] for k in ("experiment_id",) if k in forcings.attrs}
+        attrs |= {k: str(self.provenance[k]) for k in ("source_id", "license") if k in self.provenance}
+        attrs |= {"timescale": timescale, "calendar": calendar, "decade_start": self.decade_start}
+        return xr.Dataset(coords=coords | self.codec.grid.coords(), attrs=attrs)
+
+    def _prepare(
+        self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None
+    ) -> tuple[ForcingSeries, Plan]:
+        if timescale not in TIMESCALES:
+            raise DataContractError("sample", f"timescale {timescale!r}", f"one of {', '.join(TIMESCALES)}", "choose one of them")
+        scenario = f"forcings of {forcings.attrs.get('experiment_id', 'the scenario')}"
+        have = (int(forcings.year.values[0]), int(forcings.year.values[-1]))
+        wanted = years or have
+        if wanted[0] < have[0] or wanted[1] > have[1] or wanted[0] > wanted[1]:
+            raise DataContractError(
+                scenario, f"years {have[0]}-{have[1]}", f"{wanted[0]}-{wanted[1]} inside them", "extend the file or narrow --years"
+            )
+        if forcings.attrs.get("calendar", self.codec.response.calendar) != self.codec.response.calendar:
+            raise DataContractError(
+                scenario, f"calendar {forcings.attrs['calendar']}", self.codec.response.calendar, "open them in that calendar"
+            )
+        plan = plan_windows(self.backbone.spec, timescale, have, wanted, self.decade_start)
+        return self.codec.encode_forcings(forcings), plan
+
+    def _fields(self, x: Tensor, forced: Tensor, frame: xr.Dataset) -> xr.Dataset:
+        arrays = self.codec.decode(x, forced)
+        out = frame.copy()
+        for v, values in arrays.items():
+            attrs = {"units": VARIABLES[v].units, "standard_name": VARIABLES[v].standard_name, "role": "field"}
+            out[v] = (("time", "lat", "lon"), values, attrs)
+        return out
+
+
+def make_backbone(content: dict[str, Any]) -> Backbone:
+    """A network of the checkpoint's shape, untrained."""
+    config = content["config"]
+    spec = spec_of(from_dict(PyramidConfig, config["pyramid"]))
+    network = from_dict(NetworkSection, config["network"])
+    couplings = {k: Coupling(tuple(c["share"]), tuple(c["slope"])) for k, c in content["couplings"].items()}
+    grid = content["codec"]["grid"]
+    size = NetworkConfig(**vars(network))
+    n_fields, n_forcings = len(content["codec"]["scales"]), len(content["codec"]["forcing_mean"])
+    return Backbone(size, spec, couplings, grid["lat"].tolist(), grid["lon"].tolist(), n_fields, n_forcings)
+
+
+def spec_of(config: PyramidConfig) -> PyramidSpec:
+    """The pyramid that a configuration describes."""
+    return PyramidSpec(config.pooling, config.sigma_end, config.decades)
