@@ -132,7 +132,7 @@ def _write_time(file: netCDF4.Dataset, template: xr.Dataset) -> None:
     file.createVariable("time_bnds", "f8", ("time", "bnds"))[:] = cftime.date2num(bounds, units, calendar)
 
 
-def _plain(value: Any) -> str | int | float | NDArray[Any]:
+def _plain(value: Any) -> Any:
     """An attribute value that NetCDF can hold."""
     if isinstance(value, (bool, np.bool_)):
         return str(bool(value)).lower()
@@ -203,12 +203,10 @@ def _create_fields(file: netCDF4.Dataset, names: tuple[str, ...], template: xr.D
             {"standard_name": "height", "long_name": "height", "units": "m", "positive": "up", "axis": "Z"}
         )
         height[...] = 2.0
+    packing: dict[str, Any] = {"zlib": complevel > 0, "complevel": complevel or 1, "shuffle": complevel > 0}
     for name in names:
         variable = VARIABLES[name]
-        field = file.createVariable(
-            name, "f4", ("member", "time", "lat", "lon"), zlib=complevel > 0, complevel=complevel or 1, shuffle=True,
-            chunksizes=chunk,
-        )  # fmt: skip
+        field = file.createVariable(name, "f4", ("member", "time", "lat", "lon"), chunksizes=chunk, **packing)
         field.setncatts(
             {"standard_name": variable.standard_name, "long_name": variable.long_name, "units": variable.units,
              "cell_methods": "area: time: mean"}

@@ -67,6 +67,35 @@ class FieldCodec:
     grid: Grid
     forcing_pooling: int
 
+    @classmethod
+    def fit(
+        cls, scenarios: Mapping[str, xr.Dataset], variables: Sequence[str], forcings: Sequence[str], forcing_pooling: int
+    ) -> "FieldCodec":
+        """Fit the forced response and all scales on the training scenarios.
+
+        Args:
+            scenarios: Canonical monthly Dataset with members and forcings, by scenario.
+            variables: Fields, in channel order.
+            forcings: Forcings, in channel order.
+            forcing_pooling: Block edge of the forcings that the network sees.
+        """
+        predictors = {e: annual_predictor(ds).compute() for e, ds in scenarios.items()}
+        response = fit_response(scenarios, predictors, variables)
+        grid = Grid.of(next(iter(scenarios.values())))
+        weights = grid.row_weights().numpy()[:, None]
+        squares, count = dict.fromkeys(variables, 0.0), 0
+        for scenario, ds in scenarios.items():
+            years = np.unique(ds.year.values).tolist()
+            forced = response.evaluate(predictors[scenario], "month", years)
+            for member in ds.member.values:
+                for v in variables:
+                    departure = ds[v].sel(member=member).values - forced[v].values
+                    squares[v] += float((departure**2 * weights).mean())
+                count += 1
+        scales = {v: float(np.sqrt(s / count)) for v, s in squares.items()}
+        mean, scale = measure_forcings(scenarios, forcings, grid, forcing_pooling)
+        return cls(response, scales, mean, scale, grid, forcing_pooling)
+
     @property
     def variables(self) -> tuple[str, ...]:
         """Fields, in channel order."""
@@ -108,9 +137,9 @@ class FieldCodec:
             DataContractError: If a forcing that the emulator was trained with is absent.
         """
         pooled = pool_forcings(month, self.forcings, self.grid, self.forcing_pooling)
-        mean = torch.from_numpy(np.stack([self.forcing_mean[f] for f in self.forcings])).float()
-        scale = torch.tensor([self.forcing_scale[f] for f in self.forcings]).reshape(-1, 1, 1)
-        encoded = (pooled - mean) / scale
+        mean = torch.from_numpy(np.stack([self.forcing_mean[f] for f in self.forcings]))
+        scale = torch.tensor([self.forcing_scale[f] for f in self.forcings], dtype=torch.float64).reshape(-1, 1, 1)
+        encoded = ((pooled - mean) / scale).float()
         months = encoded.unflatten(0, (-1, 12))
         days = torch.tensor(month.days.values.astype("float32")).unflatten(0, (-1, 12))
         weights = (days / days.sum(1, keepdim=True))[:, :, None, None, None]
@@ -194,32 +223,3 @@ def measure_forcings(
     scale = (pooled - mean).square().mean((0, 2, 3)).sqrt()
     safe = torch.where(scale > 0, scale, torch.ones_like(scale))
     return {f: mean[i].numpy() for i, f in enumerate(names)}, {f: float(safe[i]) for i, f in enumerate(names)}
-
-
-def fit_codec(
-    scenarios: Mapping[str, xr.Dataset], variables: Sequence[str], forcings: Sequence[str], forcing_pooling: int
-) -> FieldCodec:
-    """Fit the forced response and all scales on the training scenarios.
-
-    Args:
-        scenarios: Canonical monthly Dataset with members and forcings, by scenario.
-        variables: Fields, in channel order.
-        forcings: Forcings, in channel order.
-        forcing_pooling: Block edge of the forcings that the network sees.
-    """
-    predictors = {e: annual_predictor(ds).compute() for e, ds in scenarios.items()}
-    response = fit_response(scenarios, predictors, variables)
-    grid = Grid.of(next(iter(scenarios.values())))
-    weights = grid.row_weights().numpy()[:, None]
-    squares, count = dict.fromkeys(variables, 0.0), 0
-    for scenario, ds in scenarios.items():
-        years = np.unique(ds.year.values).tolist()
-        forced = response.evaluate(predictors[scenario], "month", years)
-        for member in ds.member.values:
-            for v in variables:
-                departure = ds[v].sel(member=member).values - forced[v].values
-                squares[v] += float((departure**2 * weights).mean())
-            count += 1
-    scales = {v: float(np.sqrt(s / count)) for v, s in squares.items()}
-    mean, scale = measure_forcings(scenarios, forcings, grid, forcing_pooling)
-    return FieldCodec(response, scales, mean, scale, grid, forcing_pooling)

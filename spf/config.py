@@ -15,6 +15,11 @@ import yaml
 ENVIRONMENT_DEFAULTS = {"CLIMATE_DATA": "../shared/data"}
 
 
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """What is built and split.
@@ -29,6 +34,7 @@ class DataConfig:
         test: Members of each test scenario; never read before scoring.
         years: First and last year.
         decade_start: First year of the first decade that is scored.
+        grid: Rows and columns to regrid to; empty keeps the source's grid (24 x 36 for ``synthetic``).
     """
 
     archive: str
@@ -40,12 +46,14 @@ class DataConfig:
     forcings: tuple[str, ...] = ("CO2", "CH4", "SO2", "BC")
     years: tuple[int, int] = (2015, 2099)
     decade_start: int = 2015
+    grid: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         shared = sorted(set(self.train) & set(self.test))
         _require(not shared, f"data.test {shared} is also trained on; a scenario is either trained on or tested")
         _require(bool(self.train), "data.train is empty; name at least one scenario and its members")
         _require(len(self.test) == 1, f"data.test names {len(self.test)} scenarios; name exactly one")
+        _require(len(self.grid) in (0, 2), f"data.grid {list(self.grid)}: give rows and columns, or leave it out")
         _require(self.years[1] - self.years[0] >= 9, f"data.years {list(self.years)} holds no whole decade")
         for scenario, members in {**self.train, **self.test}.items():
             _require(bool(members), f"data: scenario {scenario!r} has no members; name at least one, e.g. r1i1p1f1")
@@ -166,11 +174,6 @@ class RunConfig:
         _require(
             not self.gate or self.data.archive == "synthetic", "gate: true needs data.archive: synthetic, whose truth is known"
         )
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
 
 
 def load_config(path: str | Path) -> RunConfig:

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
 from climatesuite.conventions import VARIABLES
 from climatesuite.errors import DataContractError
-from climatesuite.harmonise.calendars import period_bounds
+from climatesuite.harmonise.calendars import time_coords
 from torch import Tensor
 
 from spf import checkpoint
@@ -138,17 +137,25 @@ class Emulator:
         """Windows that one member's stages hold together, for progress."""
         return sum(len(w.starts) for w in self._prepare(forcings, timescale, years)[1].stages)
 
+    def shapes(
+        self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None = None
+    ) -> list[tuple[Stage, Windows, tuple[int, ...]]]:
+        """Every stage of the path, its windows and the shape of one window (var, step, lat, lon)."""
+        stages = self.backbone.spec.path(timescale)
+        n_lat, n_lon, n = len(self.codec.grid.lat), len(self.codec.grid.lon), len(self.codec.variables)
+        windows = self._prepare(forcings, timescale, years)[1].stages
+        return [(s, w, (n, w.length, n_lat // s.pooling, n_lon // s.pooling)) for s, w in zip(stages, windows, strict=True)]
+
+    def forcing_shape(self, length: int) -> tuple[int, ...]:
+        """Shape of a window's encoded forcings (forcing, step, lat, lon)."""
+        factor = self.codec.forcing_pooling
+        return (len(self.codec.forcings), length, len(self.codec.grid.lat) // factor, len(self.codec.grid.lon) // factor)
+
     def template(self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None = None) -> xr.Dataset:
         """Coordinates and attributes of the ensemble, without fields."""
         _, plan = self._prepare(forcings, timescale, years)
         calendar = self.codec.response.calendar
-        time, bounds = period_bounds(plan.labels, timescale, calendar)
-        n = len(time)
-        years_of = np.repeat(plan.labels, n // len(plan.labels))
-        coords: dict[str, Any] = {"time": time, "time_bnds": (("time", "bnds"), bounds), "year": ("time", years_of)}
-        if timescale == "month":
-            coords["month"] = ("time", np.tile(np.arange(1, 13), len(plan.labels)))
-        coords["days"] = ("time", np.array([(b - a).days for a, b in bounds], dtype=float))
+        coords: dict[str, Any] = dict(time_coords(plan.labels, timescale, calendar))
         attrs = {k: forcings.attrs[k] for k in ("experiment_id",) if k in forcings.attrs}
         attrs |= {k: str(self.provenance[k]) for k in ("source_id", "license") if k in self.provenance}
         attrs |= {"timescale": timescale, "calendar": calendar, "decade_start": self.decade_start}

@@ -1,0 +1,123 @@
+"""The ``spf`` command: run, train, sample, inspect."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from climatesuite.conventions import TIMESCALES
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 0 is success, 1 a data, file or config error or a failed gate, 2 wrong usage."""
+    args = parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.getLogger("spf").setLevel(logging.INFO)
+    command: Callable[[argparse.Namespace], int] = args.command
+    try:
+        return command(args)
+    except (ValueError, FileNotFoundError) as error:  # DataContractError is a ValueError
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and options."""
+    top = argparse.ArgumentParser(prog="spf", description="Climate emulation with Spatiotemporal Pyramid Flows.")
+    verbs = top.add_subparsers(required=True, metavar="COMMAND")
+
+    run = verbs.add_parser("run", help="an experiment from archive to report, resumable", description=_run.__doc__)
+    _experiment(run)
+    run.set_defaults(command=_run)
+
+    train = verbs.add_parser("train", help="the first half of run: ingest and train", description=_train.__doc__)
+    _experiment(train)
+    train.set_defaults(command=_train)
+
+    sample = verbs.add_parser("sample", help="an ensemble from a checkpoint and a forcing file", description=_sample.__doc__)
+    sample.add_argument("checkpoint", type=Path, help="emulator.pt of a run")
+    sample.add_argument("--forcings", type=Path, required=True, help="inputs_<experiment_id>.nc in ClimateBench's layout")
+    sample.add_argument("--years", type=_years, default=None, help="first-last, e.g. 2015-2099 (default: all in the file)")
+    sample.add_argument("--timescale", choices=TIMESCALES, default="year")
+    sample.add_argument("--members", type=_positive, default=20, help="ensemble size (default 20)")
+    sample.add_argument("--seed", type=int, default=0, help="member i of a seed is always the same (default 0)")
+    sample.add_argument("--steps", type=_positive, default=4, help="midpoint steps a stage, two network calls each (default 4)")
+    sample.add_argument("--out", type=Path, required=True, help="NetCDF file to write")
+    sample.set_defaults(command=_sample)
+
+    inspect = verbs.add_parser("inspect", help="what a checkpoint was made from", description=_inspect.__doc__)
+    inspect.add_argument("checkpoint", type=Path)
+    inspect.set_defaults(command=_inspect)
+    return top
+
+
+def _experiment(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("experiment", type=Path, help="a YAML file, see experiments/")
+    verb.add_argument("--out", type=Path, help="folder to write (default: runs/<name>, or $SPF_RUNS/<name>)")
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Ingest, train, sample, score and report. Steps that are done are kept: after an interruption give the same command."""
+    from spf.commands.run import run
+
+    return run(args.experiment, _folder(args))
+
+
+def _train(args: argparse.Namespace) -> int:
+    """Ingest and train; leaves emulator.pt in the run's folder."""
+    from spf.commands.run import train_only
+
+    return train_only(args.experiment, _folder(args))
+
+
+def _sample(args: argparse.Namespace) -> int:
+    """Draw an ensemble for any scenario and write it as CF NetCDF."""
+    from spf.commands.run import sample_file
+
+    return sample_file(
+        args.checkpoint, args.forcings, args.timescale, args.members, args.years, args.seed, args.steps, args.out
+    )
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    """Print variables, grid, training data, size, licence and digest of a checkpoint."""
+    from spf.commands.inspect import describe
+
+    print(describe(args.checkpoint))
+    return 0
+
+
+def _folder(args: argparse.Namespace) -> Path | None:
+    if args.out is not None:
+        return args.out
+    runs = os.environ.get("SPF_RUNS")
+    return Path(runs) / _name(args.experiment) if runs else None
+
+
+def _name(experiment: Path) -> str:
+    from spf.config import load_config
+
+    return load_config(experiment).name
+
+
+def _years(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    try:
+        return int(first), int(last or first)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range of years such as 2015-2099") from None
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""The steps of an experiment, each resumable: archive -> store -> checkpoint -> ensembles."""
+
+import json
+import logging
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray as xr
+from climatesuite import __version__
+from climatesuite.archive.synthetic import write_archive
+from climatesuite.build import build
+from climatesuite.store.open import open_run
+
+from spf.codec import FieldCodec
+from spf.commands.ensemble import predict_minutes, write_ensemble
+from spf.commands.workspace import Workspace
+from spf.config import RunConfig
+from spf.learning.data import open_training_runs
+from spf.learning.learn import learn
+from spf.learning.train import native_precision
+from spf.sampling.emulator import Emulator
+
+log = logging.getLogger("spf")
+INGEST_BYTES_PER_MINUTE = 600e6
+
+
+def ingest(work: Workspace) -> None:
+    """Write the synthetic archive if that is the source, then build the store; what is already there stays."""
+    data = work.config.data
+    wanted = {e: len(m) for e, m in {**data.train, **data.test}.items()}
+    done = work.folder / "archive" / "complete"
+    if data.archive == "synthetic" and not done.exists():
+        log.info("writing the synthetic archive (about 0.2 minutes)")
+        grid = (data.grid[0], data.grid[1]) if data.grid else (24, 36)
+        write_archive(
+            work.folder / "archive", sources=(data.source_id,), experiments=wanted, years=data.years, grid=grid,
+            variables=data.variables, progress=work.progress,
+        )  # fmt: skip
+        done.touch()
+    if not work.store.exists():
+        size = sum(f.stat().st_size for f in work.archive().rglob("*.nc")) if work.archive().is_dir() else 0
+        log.info("ingesting %.0f MB of NetCDF (predicted %.1f minutes)", size / 1e6, size / INGEST_BYTES_PER_MINUTE + 0.1)
+    members = {e: list(m) for e, m in {**data.train, **data.test}.items()}
+    build(
+        work.archive(), work.store, sources=[data.source_id], experiments=list(members), members=members,
+        variables=data.variables, forcings=work.forcing_files(), forcing_names=data.forcings, years=data.years,
+        grid=(data.grid[0], data.grid[1]) if data.grid else None, decade_start=data.decade_start, progress=work.progress,
+    )  # fmt: skip
+
+
+def train(work: Workspace) -> None:
+    """Train until the budget is spent, unless the checkpoint is there."""
+    if work.checkpoint.exists():
+        log.info("checkpoint is there: %s", work.checkpoint)
+        return
+    config = work.config
+    log.info("training (predicted %.1f minutes at most)", config.training.minutes + 0.3)
+    scenarios = {e: work.scenario(e, m) for e, m in config.data.train.items()}
+    codec = FieldCodec.fit(scenarios, config.data.variables, config.data.forcings, config.pyramid.pooling[0])
+    learn(config, codec, open_training_runs(scenarios, codec), provenance(config, scenarios), work.folder, work.progress)
+
+
+def provenance(config: RunConfig, scenarios: dict[str, xr.Dataset]) -> dict[str, Any]:
+    """What a checkpoint and its ensembles say about where they come from."""
+    licences = sorted({str(ds.attrs.get("license", "not stated")) for ds in scenarios.values()})
+    return {
+        "source_id": config.data.source_id,
+        "training_members": {e: list(map(str, ds.member.values)) for e, ds in scenarios.items()},
+        "training_years": [config.data.years[0], config.data.years[1]],
+        "license": "; ".join(licences),
+        "version": __version__,
+        "torch": torch.__version__,
+        "hardware": hardware(),
+    }
+
+
+def hardware() -> str:
+    """Processor, cores and accelerator in words."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        name = models[0] if models else name
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{name}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores{gpu}"
+
+
+def sample(work: Workspace) -> dict[str, float]:
+    """Draw the ensembles of the test scenario that are not there yet; seconds by timescale, kept in ``sampling.json``."""
+    config, seconds = work.config, _read_seconds(work)
+    emulator = Emulator.load(work.checkpoint, native_precision() if config.training.precision == "auto" else "32-true")
+    scenario = work.test_scenario()
+    forcings = open_run(work.store, config.data.source_id, scenario, "month")[list(config.data.forcings)]
+    for timescale, members in config.sampling.members.items():
+        if work.ensemble(timescale).exists() and timescale in seconds:
+            continue
+        years = config.sampling.month_years if timescale == "month" else config.data.years
+        minutes = predict_minutes(emulator, forcings, timescale, members, years, config)
+        log.info("sampling %d members, %s (predicted %.1f minutes)", members, timescale, minutes)
+        spent = write_ensemble(emulator, forcings, timescale, members, years, config.sampling, work.ensemble(timescale), work.progress)
+        seconds[timescale] = seconds.get(timescale, 0.0) + spent
+        (work.folder / "sampling.json").write_text(json.dumps(seconds, indent=1))
+    return seconds
+
+
+def _read_seconds(work: Workspace) -> dict[str, float]:
+    path = work.folder / "sampling.json"
+    return json.loads(path.read_text()) if path.exists() else {}

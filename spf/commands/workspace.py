@@ -1,0 +1,84 @@
+"""The folder of one experiment: what lies where, and that it holds one experiment only."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import xarray as xr
+import yaml
+from climatesuite.conventions import ENSEMBLE_FILES
+from climatesuite.errors import DataContractError
+from climatesuite.store.open import open_run
+
+from spf.config import RunConfig, expand, to_dict
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of one experiment and the files in it.
+
+    Attributes:
+        config: The experiment.
+        folder: Where everything is written.
+        progress: Whether bars are shown on stderr.
+    """
+
+    config: RunConfig
+    folder: Path
+    progress: bool = True
+
+    @property
+    def store(self) -> Path:
+        """The Zarr store."""
+        return self.folder / "store.zarr"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The trained emulator."""
+        return self.folder / "emulator.pt"
+
+    def ensemble(self, timescale: str) -> Path:
+        """The ensemble file of a timescale."""
+        return self.folder / ENSEMBLE_FILES[timescale]
+
+    def archive(self) -> Path:
+        """Folder of the CMIP files."""
+        synthetic = self.config.data.archive == "synthetic"
+        return self.folder / "archive" / "CMIP6" if synthetic else expand(self.config.data.archive)
+
+    def forcing_files(self) -> Path:
+        """Folder of the forcing files."""
+        synthetic = self.config.data.archive == "synthetic"
+        return self.folder / "archive" / "forcings" if synthetic else expand(self.config.data.forcing_files)
+
+    def scenario(self, experiment_id: str, members: tuple[str, ...]) -> xr.Dataset:
+        """Monthly run of a scenario from the store, with some of its members and all forcings."""
+        ds = open_run(self.store, self.config.data.source_id, experiment_id, "month")
+        return ds.sel(member=list(members))
+
+    def test_scenario(self) -> str:
+        """experiment_id that is sampled and scored."""
+        return next(iter(self.config.data.test))
+
+
+def open_workspace(config: RunConfig, folder: Path, progress: bool = True) -> Workspace:
+    """Make or reopen an experiment's folder.
+
+    Raises:
+        DataContractError: If it holds another experiment.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = folder / "experiment.yaml"
+    now = to_dict(config)
+    if settings.exists():
+        before = yaml.safe_load(settings.read_text())
+        changed = sorted(k for k in {*now, *before} if now.get(k) != before.get(k))
+        if changed:
+            raise DataContractError(
+                str(folder), f"holds a run with other settings ({', '.join(changed)})", "the same experiment",
+                "choose another folder with --out, or delete this one",
+            )  # fmt: skip
+    else:
+        part = settings.with_suffix(".part")
+        part.write_text(yaml.safe_dump(now, sort_keys=False))
+        part.replace(settings)
+    return Workspace(config, folder, progress)
