@@ -1,4 +1,4 @@
-"""Ensemble files of any tool read as the canonical Dataset: names, units, time labels and grid order settled once, here."""
+"""Ensemble files of any tool read as the canonical Dataset: names, units, time labels and grid order settled here."""
 
 from collections.abc import Hashable
 from pathlib import Path
@@ -14,7 +14,8 @@ from climatesuite.errors import DataContractError
 MEMBER_DIMS = ("member", "realization", "sample", "ensemble")
 SPACE_NAMES = {"latitude": "lat", "longitude": "lon"}
 TIMESCALE_OF_FREQUENCY = {
-    "mon": "month", "month": "month", "monthly": "month", "yr": "year", "year": "year", "yearly": "year", "annual": "year",
+    "mon": "month", "month": "month", "monthly": "month",
+    "yr": "year", "year": "year", "yearly": "year", "annual": "year",
     "dec": "decade", "decade": "decade", "decadal": "decade",
 }  # fmt: skip
 _YEAR_UNITS = ("", "1", "year", "years", "yr", "a", "calendar year")
@@ -24,8 +25,8 @@ _SPAN_YEARS = {"year": 1, "decade": 10}
 def open_ensemble(path: str | Path) -> xr.Dataset:
     """Open an ensemble file of one timescale, lazily, member by member.
 
-    Accepted beside files of :func:`climatesuite.export.write_cf`: the member dimension called member, realization, sample or
-    ensemble, or none; latitude and longitude spelt out, in any order, longitudes from -180; any unit known to
+    Accepted beside files of :func:`climatesuite.export.write_cf`: the member dimension called member, realization, sample
+    or ensemble, or none; latitude and longitude spelt out, in any order, longitudes from -180; any unit known to
     ``harmonise.units``; times with CF units in any calendar or plain integer years; no time bounds, where the attribute
     ``timescale`` or ``frequency`` or the spacing of the times tells the timescale.
 
@@ -34,12 +35,13 @@ def open_ensemble(path: str | Path) -> xr.Dataset:
 
     Returns:
         Canonical Dataset ``(member, time, lat, lon)``, float32 (dask), canonical units, with coords member (int), time
-        (cftime, middle of the period), time_bnds, year, month (months only), days, lat, lon, lat_bnds, lon_bnds; the file's
-        global attributes, timescale and calendar.
+        (cftime, middle of the period), time_bnds, year, month (months only), days, lat, lon, lat_bnds, lon_bnds; the
+        file's global attributes, timescale and calendar.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        DataContractError: If no variable is known, dimensions, units or times cannot be read, or the grid is not regular.
+        DataContractError: If no variable is known, dimensions, units or times cannot be read, or the grid is not
+            regular.
     """
     source = Path(path)
     if not source.exists():
@@ -62,9 +64,14 @@ def _rename(raw: xr.Dataset, subject: str) -> xr.Dataset:
     member = [d for d in MEMBER_DIMS if d in raw.dims]
     if len(member) > 1:
         raise DataContractError(
-            subject, f"dimensions {', '.join(member)}", f"one of {', '.join(MEMBER_DIMS)}", "keep one ensemble dimension"
+            subject,
+            f"dimensions {', '.join(member)}",
+            f"one of {', '.join(MEMBER_DIMS)}",
+            "keep one ensemble dimension",
         )
-    names: dict[Hashable, Hashable] = {old: new for old, new in SPACE_NAMES.items() if old in raw.variables or old in raw.dims}
+    names: dict[Hashable, Hashable] = {
+        old: new for old, new in SPACE_NAMES.items() if old in raw.variables or old in raw.dims
+    }
     if member and member[0] != "member":
         names[member[0]] = "member"
     clash = [new for old, new in names.items() if new in raw.variables and old != new]
@@ -72,7 +79,10 @@ def _rename(raw: xr.Dataset, subject: str) -> xr.Dataset:
     for axis in ("time", "lat", "lon"):
         if axis not in ds.dims or (axis not in ds.variables):
             raise DataContractError(
-                subject, f"dimensions {sorted(map(str, raw.dims))}", f"a dimension {axis} with a coordinate", "rename it"
+                subject,
+                f"dimensions {sorted(map(str, raw.dims))}",
+                f"a dimension {axis} with a coordinate",
+                "rename it",
             )
         bounds = ds[axis].attrs.get("bounds")
         if bounds in ds.variables and bounds != f"{axis}_bnds":
@@ -95,7 +105,10 @@ def _find_variables(ds: xr.Dataset, subject: str) -> dict[str, Hashable]:
             found[name] = by_standard[0]
     if not found:
         raise DataContractError(
-            subject, f"variables {sorted(map(str, ds.data_vars))}", f"one or more of {', '.join(VARIABLES)}", "rename them"
+            subject,
+            f"variables {sorted(map(str, ds.data_vars))}",
+            f"one or more of {', '.join(VARIABLES)}",
+            "rename them",
         )
     return found
 
@@ -107,11 +120,16 @@ def _field(ds: xr.Dataset, found: Hashable, name: str, subject: str) -> xr.DataA
     field = field.expand_dims([d for d in keep if d not in field.dims])
     if set(keep) != set(field.dims) or len(keep) < 4:
         raise DataContractError(
-            f"{name} in {subject}", f"dimensions {ds[found].dims}", "(member, time, lat, lon)", "select or rename the others"
+            f"{name} in {subject}",
+            f"dimensions {ds[found].dims}",
+            "(member, time, lat, lon)",
+            "select or rename the others",
         )
     units = field.attrs.get("units")
     if units is None:
-        raise DataContractError(f"{name} in {subject}", "no units", f"e.g. {variable.units}", "write the attribute units")
+        raise DataContractError(
+            f"{name} in {subject}", "no units", f"e.g. {variable.units}", "write the attribute units"
+        )
     field = field.transpose(*keep).chunk({"member": 1, "time": -1, "lat": -1, "lon": -1})
     if units != variable.units:
         field = _converted(field, str(units), name, subject)
@@ -131,7 +149,11 @@ def _member_numbers(ds: xr.Dataset) -> NDArray[np.int64]:
     """The file's integer labels, else 0 to M - 1 in the file's order (labels that are text, absent or repeated)."""
     if "member" in ds.coords and ds["member"].ndim == 1:
         values = ds["member"].values
-        if values.dtype.kind in "iuf" and np.array_equal(values, np.floor(values)) and np.unique(values).size == values.size:
+        if (
+            values.dtype.kind in "iuf"
+            and np.array_equal(values, np.floor(values))
+            and np.unique(values).size == values.size
+        ):
             return values.astype(np.int64)
     return np.arange(ds.sizes["member"], dtype=np.int64)
 
@@ -152,7 +174,9 @@ def _sort_grid(ds: xr.Dataset, source: xr.Dataset, subject: str) -> xr.Dataset:
             values, bounds = values - shift, bounds - shift[:, None]
         order = np.argsort(values)
         if np.unique(values).size != values.size:
-            raise DataContractError(f"{axis} in {subject}", "repeated values", "every value once", "drop the cyclic column")
+            raise DataContractError(
+                f"{axis} in {subject}", "repeated values", "every value once", "drop the cyclic column"
+            )
         if not np.array_equal(order, np.arange(order.size)):
             ds = ds.isel({axis: order})
         coords = {axis: (axis, values[order]), f"{axis}_bnds": ((axis, "bnds"), np.sort(bounds[order], axis=1))}
@@ -207,7 +231,10 @@ def _agreed(stated: str | None, measured: str | None, subject: str) -> str:
     """The timescale that the attributes state and the times show."""
     if stated is not None and measured is not None and stated != measured:
         raise DataContractError(
-            subject, f"timescale {stated} stated, periods of a {measured}", "both equal", "correct the attribute or the times"
+            subject,
+            f"timescale {stated} stated, periods of a {measured}",
+            "both equal",
+            "correct the attribute or the times",
         )
     agreed = stated or measured
     if agreed is None:
@@ -238,7 +265,10 @@ def _time_bounds(source: xr.Dataset, subject: str) -> tuple[NDArray[np.object_],
     timescale = _agreed(_stated_timescale(source, subject), _spacing(dates, subject), subject)
     if timescale == "decade":
         raise DataContractError(
-            f"time in {subject}", "decades without time bounds", "bounds, or the first years as integers", "write time_bnds"
+            f"time in {subject}",
+            "decades without time bounds",
+            "bounds, or the first years as integers",
+            "write time_bnds",
         )
     return np.array([_period(d.year, d.month, timescale, calendar) for d in dates]), calendar
 
@@ -265,7 +295,10 @@ def _bounds_of_years(source: xr.Dataset, subject: str) -> tuple[NDArray[np.objec
     _check_rising(values, subject)
     if not np.array_equal(values, np.floor(values)) or values[0] < 1 or values[-1] > 9999:
         raise DataContractError(
-            f"time in {subject}", f"values from {values[0]:g} without units", "integer years or CF units", "write time units"
+            f"time in {subject}",
+            f"values from {values[0]:g} without units",
+            "integer years or CF units",
+            "write time units",
         )
     timescale = _stated_timescale(source, subject)
     if timescale is None:

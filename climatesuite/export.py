@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from climatesuite.conventions import VARIABLES
 from climatesuite.ensemble_file import open_ensemble
 from climatesuite.errors import DataContractError
+from climatesuite.harmonise.grids import grid_attrs
 
 __all__ = ["open_ensemble", "write_cf"]
 CONVENTIONS = "CF-1.11"
@@ -41,18 +42,18 @@ def write_cf(
 ) -> Path:
     """Write an ensemble to a CF NetCDF4 file, one member in memory at a time.
 
-    The file appears under its name only when whole: it is written to ``<path>.part`` and renamed. A failure, also one raised
-    by ``members``, leaves nothing behind.
+    The file appears under its name only when whole: it is written to ``<path>.part`` and renamed. A failure, also one
+    raised by ``members``, leaves nothing behind.
 
     Args:
         path: File to make; an existing one is replaced. Missing folders are made.
-        members: Pairs of member number and Dataset ``(time, lat, lon)`` in canonical units, with the attribute ``units`` on
-            every variable. All members hold the same variables. May be a generator.
+        members: Pairs of member number and Dataset ``(time, lat, lon)`` in canonical units, with the attribute ``units``
+            on every variable. All members hold the same variables. May be a generator.
         template: Canonical Dataset: its ``time``, ``time_bnds``, ``lat``, ``lon``, ``lat_bnds``, ``lon_bnds`` and its
-            attributes ``timescale`` (required), ``source_id``, ``experiment_id``, ``decade_start``. Data variables are not
-            looked at.
-        attrs: Global attributes. ``institution``, ``source`` and ``references`` are required; say here too: title, license,
-            seed, checkpoint_sha256, training_sources, model. Numbers and text are kept, lists of numbers become arrays,
+            attributes ``timescale`` (required), ``source_id``, ``experiment_id``, ``decade_start``. Data variables are
+            not looked at.
+        attrs: Global attributes. ``institution``, ``source`` and ``references`` are required; say here too: title,
+            license, seed, checkpoint_sha256, training_sources, model. Numbers and text are kept, lists of numbers become arrays,
             everything else JSON text; None is left out.
         complevel: zlib level; 0 is none.
         progress: Called with 1 after every member, e.g. ``tqdm(...).update``.
@@ -88,12 +89,18 @@ def _check_attrs(out: Path, attrs: Mapping[str, Any], template: xr.Dataset) -> N
     timescale = template.attrs.get("timescale")
     if timescale not in FREQUENCIES:
         raise DataContractError(
-            out.name, f"timescale {timescale!r} in the template", f"one of {', '.join(FREQUENCIES)}", "set its attribute"
+            out.name,
+            f"timescale {timescale!r} in the template",
+            f"one of {', '.join(FREQUENCIES)}",
+            "set its attribute",
         )
     absent = [n for n in ("time", "time_bnds", "lat", "lon", "lat_bnds", "lon_bnds") if n not in template.variables]
     if absent:
         raise DataContractError(
-            out.name, f"a template without {', '.join(absent)}", "a canonical Dataset", "copy its coordinates from a store"
+            out.name,
+            f"a template without {', '.join(absent)}",
+            "a canonical Dataset",
+            "copy its coordinates from a store",
         )
 
 
@@ -106,14 +113,12 @@ def _write_frame(file: netCDF4.Dataset, template: xr.Dataset) -> None:
     member = file.createVariable("member", "i4", ("member",), chunksizes=(1024,))
     member.setncatts({"standard_name": "realization", "long_name": "ensemble member", "units": "1"})
     _write_time(file, template)
-    about = {"lat": ("latitude", "degrees_north", "Y"), "lon": ("longitude", "degrees_east", "X")}
-    for name, (standard_name, units, axis) in about.items():
+    for name in ("lat", "lon"):
         coordinate = file.createVariable(name, "f8", (name,))
-        coordinate.setncatts(
-            {"standard_name": standard_name, "long_name": standard_name, "units": units, "axis": axis, "bounds": f"{name}_bnds"}
-        )  # fmt: skip
+        coordinate.setncatts(grid_attrs(name))
         coordinate[:] = template[name].values
-        file.createVariable(f"{name}_bnds", "f8", (name, "bnds"))[:] = template[f"{name}_bnds"].transpose(name, ...).values
+        bounds = file.createVariable(f"{name}_bnds", "f8", (name, "bnds"))
+        bounds[:] = template[f"{name}_bnds"].transpose(name, ...).values
 
 
 def _write_time(file: netCDF4.Dataset, template: xr.Dataset) -> None:
@@ -125,9 +130,8 @@ def _write_time(file: netCDF4.Dataset, template: xr.Dataset) -> None:
         )
     units, calendar = f"days since {first.year:04d}-01-01", first.calendar
     time = file.createVariable("time", "f8", ("time",))
-    time.setncatts(
-        {"standard_name": "time", "long_name": "time", "units": units, "calendar": calendar, "axis": "T", "bounds": "time_bnds"}
-    )  # fmt: skip
+    about = {"standard_name": "time", "long_name": "time", "axis": "T", "bounds": "time_bnds"}
+    time.setncatts({**about, "units": units, "calendar": calendar})
     time[:] = cftime.date2num(template["time"].values, units, calendar)
     file.createVariable("time_bnds", "f8", ("time", "bnds"))[:] = cftime.date2num(bounds, units, calendar)
 
@@ -145,7 +149,11 @@ def _plain(value: Any) -> Any:
         isinstance(value, (list, tuple)) and value and all(isinstance(v, (int, float)) and v is not True for v in value)
     ):
         array = np.asarray(value)
-        return array.astype(np.int32) if array.dtype.kind in "iu" and abs(array).max() < 2**31 else array.astype(np.float64)
+        return (
+            array.astype(np.int32)
+            if array.dtype.kind in "iu" and abs(array).max() < 2**31
+            else array.astype(np.float64)
+        )
     return str(value) if isinstance(value, os.PathLike) else json.dumps(value, default=str, sort_keys=True)
 
 
@@ -225,7 +233,10 @@ def _values(field: xr.DataArray, name: str, number: int, template: xr.Dataset) -
     wanted = {d: template.sizes[d] for d in ("time", "lat", "lon")}
     if dict(field.sizes) != wanted:
         raise DataContractError(
-            subject, f"sizes {dict(field.sizes)}", f"{wanted} as in the template", "write one member on the template's grid"
+            subject,
+            f"sizes {dict(field.sizes)}",
+            f"{wanted} as in the template",
+            "write one member on the template's grid",
         )
     values = np.asarray(field.transpose("time", "lat", "lon").values, dtype=np.float32)
     bad = int(values.size - np.isfinite(values).sum())

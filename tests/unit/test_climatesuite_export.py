@@ -56,7 +56,9 @@ def test_cf_checker_finds_no_error(tmp_path, timescale):
 
 def test_file_says_what_it_is(tmp_path):
     ds = fake_ensemble()
-    path = write(tmp_path / "e.nc", ds, history="trained", training_sources=["ssp126", "ssp585"], is_test=True, nothing=None)
+    path = write(
+        tmp_path / "e.nc", ds, history="trained", training_sources=["ssp126", "ssp585"], is_test=True, nothing=None
+    )
     with netCDF4.Dataset(path) as file:
         assert (file.Conventions, file.frequency, file.timescale) == ("CF-1.11", "yr", "year")
         assert (file.experiment_id, file.source_id, int(file.seed)) == ("ssp370", "FAKE-ESM", 3)
@@ -66,8 +68,12 @@ def test_file_says_what_it_is(tmp_path):
         assert file["tas"].coordinates == "height" and float(file["height"][...]) == 2.0
         assert file["tas"].cell_methods == "area: time: mean"
         assert file["time"].units == "days since 2015-01-01"
-        assert all("_FillValue" not in file[n].ncattrs() for n in ("member", "time", "lat", "lon", "time_bnds", "lat_bnds"))
-        assert file["pr"].filters()["zlib"] and file["pr"].filters()["shuffle"] and file["pr"].filters()["complevel"] == 1
+        assert all(
+            "_FillValue" not in file[n].ncattrs() for n in ("member", "time", "lat", "lon", "time_bnds", "lat_bnds")
+        )
+        assert (
+            file["pr"].filters()["zlib"] and file["pr"].filters()["shuffle"] and file["pr"].filters()["complevel"] == 1
+        )
         assert file["pr"].chunking() == [1, 20, 8, 12] and file["pr"].dtype == np.float32
 
 
@@ -140,7 +146,9 @@ def test_attributes_and_templates_that_lack_something_are_refused(tmp_path):
         write_cf(tmp_path / "e.nc", [], ds, {k: v for k, v in ATTRS.items() if k != "references"})
     with pytest.raises(DataContractError, match="a template without time_bnds; expected a canonical Dataset"):
         write_cf(tmp_path / "e.nc", [], ds.drop_vars("time_bnds"), ATTRS)
-    with pytest.raises(DataContractError, match="timescale 'week' in the template; expected one of decade, year, month"):
+    with pytest.raises(
+        DataContractError, match="timescale 'week' in the template; expected one of decade, year, month"
+    ):
         write_cf(tmp_path / "e.nc", [], ds.assign_attrs(timescale="week"), ATTRS)
     dates = ds.assign_coords(time_bnds=(("time", "bnds"), np.zeros((20, 2))))
     with pytest.raises(DataContractError, match="values of type float64; expected cftime dates"):
@@ -150,7 +158,9 @@ def test_attributes_and_templates_that_lack_something_are_refused(tmp_path):
 def foreign(ds: xr.Dataset, member: str = "realization") -> xr.Dataset:
     """The ensemble as another tool may write it: other names, units, order of latitudes and range of longitudes."""
     out = ds.drop_vars(["time_bnds", "year", "days", "month", "lat_bnds", "lon_bnds"], errors="ignore")
-    out = out.assign(tas=(out.tas - 273.15).assign_attrs(units="degC"), pr=(out.pr * 86400.0).assign_attrs(units="mm/day"))
+    out = out.assign(
+        tas=(out.tas - 273.15).assign_attrs(units="degC"), pr=(out.pr * 86400.0).assign_attrs(units="mm/day")
+    )
     out = out.assign_coords(lon=(out.lon + 180.0) % 360.0 - 180.0).sortby("lon").isel(lat=slice(None, None, -1))
     return out.rename(member=member, lat="latitude", lon="longitude").transpose("time", "longitude", ..., "latitude")
 
@@ -168,7 +178,9 @@ def test_file_of_another_tool_becomes_canonical(tmp_path, timescale, member):
     np.testing.assert_allclose(back.pr, ds.pr, atol=1e-10)
     for name in ("lat", "lon", "lat_bnds", "lon_bnds", "days"):
         np.testing.assert_allclose(back[name], ds[name], atol=1e-9)
-    assert list(back.year.values) == list(ds.year.values) and list(back.time_bnds.values.flat) == list(ds.time_bnds.values.flat)
+    assert list(back.year.values) == list(ds.year.values) and list(back.time_bnds.values.flat) == list(
+        ds.time_bnds.values.flat
+    )
 
 
 @pytest.mark.parametrize(("timescale", "step"), [("year", 1), ("decade", 10)])

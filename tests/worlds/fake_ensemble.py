@@ -29,7 +29,9 @@ def time_coords(timescale: str, years: tuple[int, int], calendar: str) -> dict[s
     months = range(1, 13) if timescale == "month" else (1,)
     starts = [(y, m) for y in range(first, last + 2 - SPAN_YEARS[timescale], SPAN_YEARS[timescale]) for m in months]
     ends = [(y + m // 12, m % 12 + 1) if timescale == "month" else (y + SPAN_YEARS[timescale], 1) for y, m in starts]
-    bounds = np.array([[cftime.datetime(*ym, 1, calendar=calendar) for ym in pair] for pair in zip(starts, ends, strict=True)])
+    bounds = np.array(
+        [[cftime.datetime(*ym, 1, calendar=calendar) for ym in pair] for pair in zip(starts, ends, strict=True)]
+    )
     length = bounds[:, 1] - bounds[:, 0]
     coords = {
         "time": ("time", bounds[:, 0] + length / 2),
@@ -88,7 +90,9 @@ def fake_ensemble(
     rain = 0.5 + 5.0 * np.exp(-((phi / 0.35) ** 2)) + 2.0 * np.exp(-(((np.abs(phi) - 0.8) / 0.3) ** 2))
     rain = rain * (1.0 + 0.2 * np.sin(lam)) * (1.0 + (year - 2015)[:, None, None] * warming * 0.02)
     values = {"tas": tas + noise[0], "pr": np.maximum(rain * (1.0 + 0.15 * noise[1]), 0.0) / 86400.0}
-    attrs = {name: {"units": v.units, "standard_name": v.standard_name, "role": "field"} for name, v in VARIABLES.items()}
+    attrs = {
+        name: {"units": v.units, "standard_name": v.standard_name, "role": "field"} for name, v in VARIABLES.items()
+    }
     dims = ("member", "time", "lat", "lon")
     ds = xr.Dataset({n: (dims, values[n].astype(np.float32), attrs[n]) for n in ("tas", "pr")}, coords)
     return ds.assign_attrs(

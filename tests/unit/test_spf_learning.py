@@ -1,0 +1,219 @@
+"""Windows, gains, training and checkpoints on a tiny world."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from spf import checkpoint
+from spf.codec import FieldCodec
+from spf.config import from_dict, to_dict
+from spf.learning.data import Windows, WindowStream, open_training_runs
+from spf.learning.ema import MovingAverage
+from spf.learning.learn import learn
+from spf.learning.measure import measure_couplings, measure_gains
+from spf.learning.module import schedule
+from spf.learning.train import SNAPSHOT
+from spf.pyramid.operators import pool_space, upsample
+from spf.pyramid.spec import PyramidSpec
+from spf.sampling.emulator import Emulator
+from worlds import tiny
+
+KNOWN = {
+    "source_id": "TINY", "license": "CC0", "training_members": {"low": ["r1i1p1f1"]}, "training_years": [2015, 2044],
+    "version": "0", "torch": "2", "hardware": "none",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world():
+    config = tiny.config()
+    scenarios = {e: tiny.scenario(e) for e in ("low", "high")}
+    codec = FieldCodec.fit(scenarios, config.data.variables, config.data.forcings, 4)
+    runs = open_training_runs(scenarios, codec)
+    spec, rows = PyramidSpec(), codec.grid.row_weights()
+    windows = Windows(spec, rows, measure_gains(runs, spec, rows))
+    return config, scenarios, codec, runs, windows
+
+
+def test_decoding_undoes_encoding(world):
+    _, scenarios, codec, runs, _ = world
+    month = scenarios["low"].isel(member=0)
+    forced = codec.forced(runs[0].predictor, "month", list(range(2015, 2045)))
+    back = codec.decode(codec.encode(month, forced), forced)
+    for name in codec.variables:
+        np.testing.assert_allclose(back[name], month[name].values, rtol=2e-5)
+
+
+def test_rain_is_never_negative(world):
+    _, _, codec, runs, _ = world
+    forced = codec.forced(runs[0].predictor, "year", [2015])
+    assert codec.decode(torch.full_like(forced, -50.0), forced)["pr"].min() == 0.0
+
+
+def test_yearly_departures_are_the_day_weighted_means_of_monthly_ones(world):
+    _, _, codec, runs, _ = world
+    run = runs[1]
+    days = torch.tensor(run.months.days.values[:12], dtype=torch.float32)
+    months = run.fields("month", 2020, 12)
+    torch.testing.assert_close((months * days.reshape(12, 1, 1) / 365).sum(1), run.years[:, 5], atol=1e-4, rtol=1e-4)
+    forced_year = codec.forced(run.predictor, "year", [2020])
+    forced_months = codec.forced(run.predictor, "month", [2020])
+    torch.testing.assert_close((forced_months * days.reshape(12, 1, 1) / 365).sum(1), forced_year[:, 0], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("key", list(PyramidSpec().stages()))
+def test_every_stage_sees_unit_variance_in_every_cell(world, key):
+    _, _, _, runs, windows = world
+    stage = windows.spec.stages()[key]
+    if stage.timescale == "decade":
+        starts, length, bound = range(21), 1, 0.75
+    else:
+        starts, length, bound = range(30 if stage.timescale == "month" else 21), 12 if stage.timescale == "month" else 10, 0.3
+    fields = torch.stack([windows.build(r, stage, 2015 + s, length).fields for r in runs for s in starts])
+    axes = (0, 2) if stage.timescale != "month" else (0,)
+    deviation = fields.square().mean(axes).sqrt()
+    assert abs(deviation.mean() - 1) < 0.1
+    assert (deviation - 1).abs().max() < bound
+
+
+def test_a_window_and_its_parent_are_the_same_data_seen_at_two_stages(world):
+    _, _, _, runs, windows = world
+    stage = windows.spec.path("month")[2]
+    built = windows.build(runs[0], stage, 2031, 12)
+    year = pool_space(runs[0].years[:, 16:17], 2, windows.row_weights) / windows.gains["1-year"]
+    torch.testing.assert_close(built.parent, upsample(year, (12, 2, 2)), atol=2e-4, rtol=1e-3)
+    assert built.calendar.tolist() == list(range(1, 13))
+    assert built.forcings.shape == (2, 12, 2, 3)
+
+
+def stream(world, **changes):
+    config, _, _, runs, windows = world
+    return WindowStream(runs, windows, 1, config.training.tokens_per_step, **{"seed": 3, **changes})
+
+
+def test_a_stream_begun_later_goes_on_as_if_it_had_never_stopped(world):
+    whole, late = iter(stream(world)), iter(stream(world, start_step=4))
+    for _ in range(4):
+        next(whole)
+    for _ in range(3):
+        a, b = next(whole), next(late)
+        assert a.stage == b.stage
+        torch.testing.assert_close(a.x_t, b.x_t, rtol=0, atol=0)
+
+
+def test_ranks_and_seeds_see_different_windows(world):
+    first = stream(world).batch(0)
+    for other in (stream(world, seed=4).batch(0), stream(world, rank=1).batch(0)):
+        assert first.stage != other.stage or first.x_t.shape != other.x_t.shape or not torch.equal(first.x_t, other.x_t)
+
+
+def test_stages_and_paths_are_drawn_uniformly(world):
+    drawn = stream(world)
+    stages = [drawn.batch(i).stage for i in range(360)]
+    share = {k: stages.count(k) / 360 for k in windows_keys(world)}
+    expected = {"0-decade": 3 / 9, "1-decade": 1 / 9, "1-year": 2 / 9, "2-decade": 1 / 9, "2-year": 1 / 9, "2-month": 1 / 9}
+    for key, probability in expected.items():
+        assert share[key] == pytest.approx(probability, abs=4 * (probability * (1 - probability) / 360) ** 0.5)
+
+
+def windows_keys(world):
+    return world[4].spec.stages()
+
+
+def test_couplings_lie_between_nothing_and_everything(world):
+    for key, coupling in measure_couplings(world[3], world[4]).items():
+        assert all(0 < s <= 1 for s in coupling.share), key
+
+
+def test_the_schedule_warms_up_and_falls_to_its_floor():
+    assert schedule(0.0, 0, 10) == pytest.approx(0.1)
+    assert schedule(0.0, 100, 10) == pytest.approx(1.0)
+    assert schedule(1.0, 100, 10) == pytest.approx(0.02)
+
+
+def test_the_average_starts_at_the_weights_and_follows_them():
+    model = torch.nn.Linear(2, 2, bias=False)
+    average = MovingAverage(model)
+    with torch.no_grad():
+        model.weight.zero_()
+    before = average.weights["weight"].clone()
+    average.update(model)
+    torch.testing.assert_close(average.weights["weight"], 0.1 * before)
+
+
+def train(world, folder, **training):
+    config = tiny.config(**training)
+    return learn(config, world[2], world[3], KNOWN, folder, progress=False)
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(world, tmp_path, monkeypatch):
+    whole = checkpoint.load(train(world, tmp_path / "whole", max_steps=12))
+    monkeypatch.setattr("spf.learning.train.SNAPSHOT_SECONDS", 0.0)
+    halfway = stop_after(6)
+    with pytest.raises(OSError, match="power cut"):
+        train(world, tmp_path / "cut", max_steps=12)
+    halfway.undo()
+    assert (tmp_path / "cut" / SNAPSHOT).exists()
+    resumed = checkpoint.load(train(world, tmp_path / "cut", max_steps=12))
+    assert not (tmp_path / "cut" / SNAPSHOT).exists()
+    for name, weight in whole["weights"].items():
+        torch.testing.assert_close(resumed["weights"][name], weight, rtol=1e-4, atol=1e-6)
+    logs = [(tmp_path / d / "training.csv").read_text().splitlines() for d in ("whole", "cut")]
+    assert [row.split(",")[0] for row in logs[0]] == [row.split(",")[0] for row in logs[1]]
+
+
+def stop_after(step):
+    """Make the stream fail like a kill after some steps."""
+    original = WindowStream.batch
+
+    def batch(self, number):
+        if number >= step:
+            raise OSError("power cut")
+        return original(self, number)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(WindowStream, "batch", batch)
+    return patch
+
+
+def test_a_checkpoint_is_plain_data_and_makes_the_same_emulator(world, tmp_path):
+    path = train(world, tmp_path)
+    content = torch.load(path, weights_only=True)
+    assert content["provenance"]["license"] == "CC0"
+    assert to_dict(from_dict(type(world[0]), content["config"])) == content["config"]
+    emulator, again = Emulator.load(path), Emulator.load(path)
+    forcings = tiny.scenario("mid")
+    first = emulator.sample(forcings, "year", 2, (2020, 2029), seed=1)
+    np.testing.assert_array_equal(first.tas.values, again.sample(forcings, "year", 2, (2020, 2029), seed=1).tas.values)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [({"schema": 1}, "not a checkpoint"), ([1], "not a checkpoint"), (None, "not readable")]
+)
+def test_what_is_no_checkpoint_is_refused(tmp_path, content, message):
+    path = tmp_path / "x.pt"
+    if content is None:
+        path.write_bytes(b"half a file")
+    else:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=message):
+        checkpoint.load(path)
+
+
+def test_a_checkpoint_of_a_newer_schema_asks_for_an_update(tmp_path):
+    path = tmp_path / "x.pt"
+    torch.save({"schema": 99, **dict.fromkeys(checkpoint.KEYS, 0)}, path)
+    with pytest.raises(ValueError, match="schema 99, this code reads up to"):
+        checkpoint.load(path)
+
+
+def test_a_missing_checkpoint_says_how_to_make_one():
+    with pytest.raises(FileNotFoundError, match="train one with"):
+        checkpoint.load(Path("nowhere.pt"))
+
+
+def test_an_incomplete_checkpoint_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="missing; a checkpoint holds"):
+        checkpoint.save(tmp_path / "x.pt", {"config": {}})
+    assert not list(tmp_path.iterdir())
