@@ -66,8 +66,9 @@ class FlowModule(L.LightningModule):
         for group in getattr(optimizer, "param_groups", []):
             group["lr"] = rate
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Follow the weights."""
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, and let the average follow before anything can take a snapshot."""
+        super().optimizer_step(*args, **kwargs)
         self.average.update(self.backbone)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

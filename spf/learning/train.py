@@ -60,6 +60,7 @@ class Budget(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
         self._tick, self._saved = time.monotonic(), self.elapsed
+        self._spend(trainer, pl_module)
         self._keep_log_until(trainer.global_step)
 
     def on_train_batch_end(
@@ -68,10 +69,7 @@ class Budget(Callback):
         """Count, log, snapshot, stop."""
         now = time.monotonic()
         self.elapsed, self._tick = self.elapsed + now - self._tick, now
-        module = pl_module
-        if not isinstance(module, FlowModule):
-            raise TypeError(f"the budget drives a FlowModule, not a {type(module).__name__}")
-        module.spent = max(self.elapsed / (60 * self.config.minutes), trainer.global_step / self.config.max_steps)
+        module = self._spend(trainer, pl_module)
         self._log(trainer, module)
         self._bar.n = min(100, round(100 * module.spent, 1))
         self._bar.set_postfix_str(f"step {trainer.global_step}, loss {module.last[1]:.3f}", refresh=False)
@@ -90,6 +88,13 @@ class Budget(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Inverse of `state_dict`."""
         self.elapsed = state_dict["elapsed"]
+
+    def _spend(self, trainer: L.Trainer, module: L.LightningModule) -> FlowModule:
+        """Tell the module what fraction of the budget is gone."""
+        if not isinstance(module, FlowModule):
+            raise TypeError(f"the budget drives a FlowModule, not a {type(module).__name__}")
+        module.spent = max(self.elapsed / (60 * self.config.minutes), trainer.global_step / self.config.max_steps)
+        return module
 
     def _keep_log_until(self, step: int) -> None:
         """Begin the log, or drop the steps that a killed run had logged beyond its snapshot."""
