@@ -1,0 +1,154 @@
+"""What an experiment found: scores, the quality gate of the synthetic world, the report."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from climatesuite.archive.synthetic import spec_of, true_moments
+from climatesuite.conventions import VARIABLES
+from climatesuite.evaluate.report import write_report, write_scores
+from climatesuite.evaluate.scoring import Prediction, anomaly_base, fit_baselines, score_datasets
+from climatesuite.export import open_ensemble
+from climatesuite.forcing.response import annual_predictor
+from climatesuite.harmonise.grids import area_weights
+from climatesuite.store.open import open_run
+
+from spf.commands.steps import hardware
+from spf.commands.workspace import Workspace
+
+log = logging.getLogger("spf")
+SPREAD_LIMITS = (0.7, 1.3)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the quality gate.
+
+    Attributes:
+        name: What was measured.
+        value: The measurement.
+        limits: Smallest and largest value that passes.
+    """
+
+    name: str
+    value: float
+    limits: tuple[float, float]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the value lies inside the limits."""
+        return self.limits[0] <= self.value <= self.limits[1]
+
+    def __str__(self) -> str:
+        return f"{'ok  ' if self.passed else 'FAIL'} {self.name}: {self.value:.3f} in [{self.limits[0]:g}, {self.limits[1]:g}]"
+
+
+def score(work: Workspace, seconds: dict[str, float]) -> list[dict[str, Any]]:
+    """Score the ensembles against the test members, which are read here for the first time; kept in ``scores.json``."""
+    path = work.folder / "scores.json"
+    newest = max(work.ensemble(t).stat().st_mtime for t in work.config.sampling.members)
+    if path.exists() and path.stat().st_mtime > newest:
+        return json.loads(path.read_text())
+    log.info("scoring (predicted %.1f minutes)", _score_minutes(work))
+    data, names = work.config.data, list(work.config.data.variables)
+    scenarios = {e: work.scenario(e, m).load() for e, m in data.train.items()}
+    test = work.scenario(work.test_scenario(), data.test[work.test_scenario()]).load()
+    references = fit_baselines(
+        {e: ds[names] for e, ds in scenarios.items()},
+        {e: annual_predictor(ds) for e, ds in scenarios.items()},
+        annual_predictor(test),
+        variables=names, decade_start=data.decade_start, timescales=list(work.config.sampling.members),
+    )  # fmt: skip
+    predictions = [
+        Prediction("spf", open_ensemble(work.ensemble(t)), {"seed": work.config.sampling.seed, "runtime_s": round(seconds[t], 1)})
+        for t in work.config.sampling.members
+    ]
+    rows = score_datasets(
+        predictions, test[names], references, variables=names, decade_start=data.decade_start,
+        anomaly_base=anomaly_base({e: ds[names] for e, ds in scenarios.items()}, names),
+    )  # fmt: skip
+    write_scores(path, rows)
+    return rows
+
+
+def _score_minutes(work: Workspace) -> float:
+    size = sum(work.ensemble(t).stat().st_size for t in work.config.sampling.members)
+    return 0.2 + size / 200e6
+
+
+def judge(work: Workspace, rows: Sequence[dict[str, Any]]) -> list[Check]:
+    """The quality gate: better than climatology at every timescale, and a spread near the synthetic world's true one."""
+    checks = []
+    for timescale in work.config.sampling.members:
+        for variable in work.config.data.variables:
+            found = {
+                r["model"]: r["crps"]
+                for r in rows
+                if (r["timescale"], r["variable"], r["window"]) == (timescale, variable, "full")
+            }
+            checks.append(Check(f"CRPS over climatology's, {variable} {timescale}", found["spf"] / found["climatology"], (0.0, 0.9999)))
+            _, spread = against_truth(work, timescale, variable)
+            checks.append(Check(f"spread over the true one, {variable} {timescale}", spread, SPREAD_LIMITS))
+    return checks
+
+
+def against_truth(work: Workspace, timescale: str, variable: str) -> tuple[float, float]:
+    """Error of the ensemble mean in true standard deviations, and spread over true spread (both area-weighted rms)."""
+    ensemble = open_ensemble(work.ensemble(timescale))
+    truth = known_truth(work, ensemble, timescale)
+    weights = area_weights(ensemble)
+    mean, deviation = truth[f"{variable}_mean"].values, truth[f"{variable}_std"].values
+    field = ensemble[variable]
+    error = field.mean("member").values - mean
+
+    def mean_square(x: np.ndarray) -> float:
+        return float((xr.DataArray(x**2, dims=("time", "lat", "lon")).mean(("time", "lon")) * weights.values / weights.values.sum()).sum())
+
+    true = mean_square(deviation)
+    return float(np.sqrt(mean_square(error) / true)), float(np.sqrt(mean_square(field.std("member", ddof=1).values) / true))
+
+
+def known_truth(work: Workspace, ensemble: xr.Dataset, timescale: str) -> xr.Dataset:
+    """True mean and standard deviation of the synthetic world on the ensemble's steps."""
+    data = work.config.data
+    spec = spec_of(data.source_id, (ensemble.sizes["lat"], ensemble.sizes["lon"]))
+    years = (int(ensemble.year.values[0]), int(ensemble.year.values[-1]) + (9 if timescale == "decade" else 0))
+    return true_moments(spec, work.test_scenario(), timescale, years, decade_start=data.decade_start)
+
+
+def report(
+    work: Workspace, rows: Sequence[dict[str, Any]], checks: Sequence[Check], seconds: dict[str, float], command: str
+) -> Path:
+    """The page with tables and figures."""
+    log.info("writing the report (predicted 0.5 minutes)")
+    data, test = work.config.data, work.test_scenario()
+    ensembles = {t: open_ensemble(work.ensemble(t)) for t in work.config.sampling.members}
+    members = list(data.test[test])
+    truth = {t: open_run(work.store, data.source_id, test, t).sel(member=members) for t in ensembles}
+    about = {
+        "experiment": work.config.name,
+        "command": command,
+        "trained on": ", ".join(f"{e} ({len(m)} members)" for e, m in data.train.items()),
+        "tested on": f"{test}: {', '.join(members)}",
+        "seed": work.config.sampling.seed,
+        "hardware": hardware(),
+        "seconds of sampling": {t: round(s, 1) for t, s in seconds.items()},
+        "licence of the data": next(iter(ensembles.values())).attrs.get("license", "not stated"),
+    }
+    known = None
+    if data.archive == "synthetic":
+        known = {
+            (v, t): dict(zip(("mean error over true deviation", "spread over true deviation"), against_truth(work, t, v), strict=True))
+            for t in ensembles
+            for v in data.variables
+        }
+    title = f"{data.source_id} under {test}: {', '.join(VARIABLES[v].long_name.lower() for v in data.variables)}"
+    return write_report(
+        work.folder / "report.html", title=title, rows=rows, ensembles=ensembles, truth=truth, about=about,
+        gate=[(c.name, c.value, c.limits, c.passed) for c in checks] or None, known_truth=known,
+    )  # fmt: skip

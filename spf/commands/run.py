@@ -1,0 +1,75 @@
+"""What the verbs do: run, train, sample."""
+
+import logging
+import time
+from pathlib import Path
+
+from climatesuite.forcing.forcings import open_forcings
+
+from spf.codec import grid_dataset
+from spf.commands.ensemble import predict_minutes, write_ensemble
+from spf.commands.outcome import judge, report, score
+from spf.commands.steps import hardware, ingest, sample, train
+from spf.commands.workspace import open_workspace
+from spf.config import SamplingConfig, load_config
+from spf.learning.train import native_precision
+from spf.sampling.emulator import Emulator
+
+log = logging.getLogger("spf")
+
+
+def run(experiment: Path, folder: Path | None) -> int:
+    """Archive to report; steps that are done are kept.
+
+    Returns:
+        0, or 1 if the experiment has a quality gate and fails it.
+    """
+    config = load_config(experiment)
+    work = open_workspace(config, folder or Path("runs") / config.name)
+    begin = time.monotonic()
+    log.info("%s on %s -> %s", config.name, hardware(), work.folder)
+    ingest(work)
+    train(work)
+    seconds = sample(work)
+    rows = score(work, seconds)
+    checks = judge(work, rows) if config.gate else []
+    page = report(work, rows, checks, seconds, f"spf run {experiment}")
+    log.info("done in %.1f minutes", (time.monotonic() - begin) / 60)
+    files = [page, work.folder / "scores.json", *(work.ensemble(t) for t in config.sampling.members), work.checkpoint]
+    print("\n".join(str(f) for f in files))
+    for check in checks:
+        print(check)
+    print(f"next: open {page} in a browser, or draw another ensemble with `spf sample {work.checkpoint} --help`")
+    if any(not check.passed for check in checks):
+        print("FAIL: the quality gate was not passed")
+        return 1
+    return 0
+
+
+def train_only(experiment: Path, folder: Path | None) -> int:
+    """Ingest and train."""
+    config = load_config(experiment)
+    work = open_workspace(config, folder or Path("runs") / config.name)
+    ingest(work)
+    train(work)
+    print(work.checkpoint)
+    return 0
+
+
+def sample_file(
+    checkpoint: Path, forcings: Path, timescale: str, members: int, years: tuple[int, int] | None, seed: int, steps: int, out: Path
+) -> int:
+    """An ensemble from a checkpoint and a forcing file."""
+    precision = native_precision()
+    emulator = Emulator.load(checkpoint, precision)
+    codec = emulator.codec
+    grid = grid_dataset(codec.grid)
+    drivers = open_forcings(forcings, list(codec.forcings), grid=grid, calendar=codec.response.calendar).load()
+    covered = years or (int(drivers.year.values[0]), int(drivers.year.values[-1]))
+    how = SamplingConfig(n_steps=steps, seed=seed)
+    minutes = predict_minutes(emulator, drivers, timescale, members, covered, how)
+    log.info("sampling %d members, timescale %s (predicted %.1f minutes)", members, timescale, minutes)
+    seconds = write_ensemble(emulator, drivers, timescale, members, covered, how, out)
+    log.info("took %.1f minutes", seconds / 60)
+    print(out)
+    return 0
