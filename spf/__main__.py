@@ -39,14 +39,22 @@ def parser() -> argparse.ArgumentParser:
     _experiment(train)
     train.set_defaults(command=_train)
 
-    sample = verbs.add_parser("sample", help="an ensemble from a checkpoint and a forcing file", description=_sample.__doc__)
+    sample = verbs.add_parser(
+        "sample", help="an ensemble from a checkpoint and a forcing file", description=_sample.__doc__
+    )
     sample.add_argument("checkpoint", type=Path, help="emulator.pt of a run")
-    sample.add_argument("--forcings", type=Path, required=True, help="inputs_<experiment_id>.nc in ClimateBench's layout")
-    sample.add_argument("--years", type=_years, default=None, help="first-last, e.g. 2015-2099 (default: all in the file)")
+    sample.add_argument(
+        "--forcings", type=Path, required=True, help="inputs_<experiment_id>.nc in ClimateBench's layout"
+    )
+    sample.add_argument(
+        "--years", type=_years, default=None, help="first-last, e.g. 2015-2099 (default: all in the file)"
+    )
     sample.add_argument("--timescale", choices=TIMESCALES, default="year")
     sample.add_argument("--members", type=_positive, default=20, help="ensemble size (default 20)")
     sample.add_argument("--seed", type=int, default=0, help="member i of a seed is always the same (default 0)")
-    sample.add_argument("--steps", type=_positive, default=4, help="midpoint steps a stage, two network calls each (default 4)")
+    sample.add_argument(
+        "--steps", type=_positive, default=4, help="midpoint steps a stage, two network calls each (default 4)"
+    )
     sample.add_argument("--out", type=Path, required=True, help="NetCDF file to write")
     sample.set_defaults(command=_sample)
 

@@ -42,7 +42,9 @@ def load(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path}: not readable as a checkpoint ({type(error).__name__}); is the file whole?") from error
+        raise ValueError(
+            f"{path}: not readable as a checkpoint ({type(error).__name__}); is the file whole?"
+        ) from error
     if not isinstance(content, dict) or "schema" not in content or any(k not in content for k in KEYS):
         raise ValueError(f"{path}: not a checkpoint of this package; expected the keys schema, {', '.join(KEYS)}")
     if content["schema"] > SCHEMA:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
+
 from climatesuite.conventions import VARIABLES
 from climatesuite.errors import DataContractError
 from climatesuite.forcing.response import ForcedResponse, annual_predictor, fit_response
 from climatesuite.harmonise.grids import area_weights
-from torch import Tensor
-
 from spf.pyramid.operators import pool_space
 from spf.pyramid.windows import ForcingSeries
 
@@ -69,7 +69,11 @@ class FieldCodec:
 
     @classmethod
     def fit(
-        cls, scenarios: Mapping[str, xr.Dataset], variables: Sequence[str], forcings: Sequence[str], forcing_pooling: int
+        cls,
+        scenarios: Mapping[str, xr.Dataset],
+        variables: Sequence[str],
+        forcings: Sequence[str],
+        forcing_pooling: int,
     ) -> "FieldCodec":
         """Fit the forced response and all scales on the training scenarios.
 
@@ -114,7 +118,9 @@ class FieldCodec:
         """
         missing = [v for v in self.variables if v not in fields]
         if missing:
-            raise DataContractError("encode", f"no {missing} in the data", f"{list(self.variables)}", "build the store with them")
+            raise DataContractError(
+                "encode", f"no {missing} in the data", f"{list(self.variables)}", "build the store with them"
+            )
         values = np.stack([fields[v].values for v in self.variables])
         return (torch.from_numpy(values).float() - forced) / self._scale()
 
@@ -127,7 +133,8 @@ class FieldCodec:
         """Inverse of `encode`: (var, time, lat, lon) -> canonical arrays (time, lat, lon) by variable; never negative rain."""
         values = (x * self._scale() + forced).numpy()
         return {
-            v: np.maximum(values[i], 0.0) if VARIABLES[v].is_nonnegative else values[i] for i, v in enumerate(self.variables)
+            v: np.maximum(values[i], 0.0) if VARIABLES[v].is_nonnegative else values[i]
+            for i, v in enumerate(self.variables)
         }
 
     def encode_forcings(self, month: xr.Dataset) -> ForcingSeries:
@@ -181,7 +188,9 @@ class FieldCodec:
                 {v: (dims, a.numpy(), {"units": data["units"][v] + suffix}) for v, a in data[part].items()}, coords
             )
 
-        response = ForcedResponse(fields("intercept", ""), fields("slope", " per Gt"), data["calendar"], data["predictor"])
+        response = ForcedResponse(
+            fields("intercept", ""), fields("slope", " per Gt"), data["calendar"], data["predictor"]
+        )
         means = {f: a.numpy() for f, a in data["forcing_mean"].items()}
         return cls(response, data["scales"], means, data["forcing_scale"], grid, data["forcing_pooling"])
 

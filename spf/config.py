@@ -145,7 +145,9 @@ class SamplingConfig:
         _require(not unknown, f"sampling.members: {unknown} unknown; expected decade, year, month")
         _require(all(n >= 2 for n in self.members.values()), "sampling.members: an ensemble needs at least 2 members")
         known = ("euler", "midpoint", "heun", "adams_bashforth", "runge_kutta")
-        _require(self.solver in known, f"sampling.solver {self.solver!r} is unknown; expected one of {', '.join(known)}")
+        _require(
+            self.solver in known, f"sampling.solver {self.solver!r} is unknown; expected one of {', '.join(known)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _require(
-            not self.gate or self.data.archive == "synthetic", "gate: true needs data.archive: synthetic, whose truth is known"
+            not self.gate or self.data.archive == "synthetic",
+            "gate: true needs data.archive: synthetic, whose truth is known",
         )
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from climatesuite.conventions import VARIABLES
-from climatesuite.export import write_cf
 from tqdm import tqdm
 
+from climatesuite.conventions import VARIABLES
+from climatesuite.export import write_cf
 from spf.config import SamplingConfig
 from spf.interfaces import Condition
 from spf.pyramid.windows import calendar_ids
@@ -52,7 +52,9 @@ def write_ensemble(
         Seconds that drawing and writing took in this call.
     """
     begin = time.monotonic()
-    key = json.dumps([emulator.digest, emulator.precision, timescale, years, asdict(sampling)], default=str, sort_keys=True)
+    key = json.dumps(
+        [emulator.digest, emulator.precision, timescale, years, asdict(sampling)], default=str, sort_keys=True
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     parts = out.parent / f".{out.stem}.{hashlib.sha256(key.encode()).hexdigest()[:12]}.parts"
     template = emulator.template(forcings, timescale, years)
@@ -75,7 +77,12 @@ def write_ensemble(
 
 
 def predict_minutes(
-    emulator: Emulator, forcings: xr.Dataset, timescale: str, members: int, years: tuple[int, int], sampling: SamplingConfig
+    emulator: Emulator,
+    forcings: xr.Dataset,
+    timescale: str,
+    members: int,
+    years: tuple[int, int],
+    sampling: SamplingConfig,
 ) -> float:
     """Minutes that sampling will take, from one timed network call a stage."""
     total = 0.0
@@ -95,7 +102,7 @@ def predict_minutes(
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
     part = path.with_suffix(".part")
     with part.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
     part.replace(path)
 
 

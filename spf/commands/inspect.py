@@ -24,7 +24,7 @@ def describe(path: Path) -> str:
         "forcings": ", ".join(codec["forcing_mean"]),
         "departure scale": ", ".join(f"{v} {s:.4g} {codec['units'][v]}" for v, s in codec["scales"].items()),
         "network": f"{known['parameters']:,} parameters, {config['network']}",
-        "training": f"{training.get('steps')} steps, {training.get('seconds')} s, {training.get('precision')}, seed {known['seed']}",
+        "training": f"{training["steps"]} steps, {training["seconds"]} s, {training["precision"]}, seed {known['seed']}",
         "hardware": known["hardware"],
         "versions": f"climatesuite-spf {known['version']}, torch {known['torch']}",
         "licence of the data": known["license"],

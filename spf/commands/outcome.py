@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+
 from climatesuite.archive.synthetic import spec_of, true_moments
 from climatesuite.conventions import VARIABLES
 from climatesuite.evaluate.report import write_report, write_scores
@@ -17,7 +18,6 @@ from climatesuite.export import open_ensemble
 from climatesuite.forcing.response import annual_predictor
 from climatesuite.harmonise.grids import area_weights
 from climatesuite.store.open import open_run
-
 from spf.commands.steps import hardware
 from spf.commands.workspace import Workspace
 
@@ -65,7 +65,11 @@ def score(work: Workspace, seconds: dict[str, float]) -> list[dict[str, Any]]:
         variables=names, decade_start=data.decade_start, timescales=list(work.config.sampling.members),
     )  # fmt: skip
     predictions = [
-        Prediction("spf", open_ensemble(work.ensemble(t)), {"seed": work.config.sampling.seed, "runtime_s": round(seconds[t], 1)})
+        Prediction(
+            "spf",
+            open_ensemble(work.ensemble(t)),
+            {"seed": work.config.sampling.seed, "runtime_s": round(seconds[t], 1)},
+        )
         for t in work.config.sampling.members
     ]
     rows = score_datasets(
@@ -91,7 +95,13 @@ def judge(work: Workspace, rows: Sequence[dict[str, Any]]) -> list[Check]:
                 for r in rows
                 if (r["timescale"], r["variable"], r["window"]) == (timescale, variable, "full")
             }
-            checks.append(Check(f"CRPS over climatology's, {variable} {timescale}", found["spf"] / found["climatology"], (0.0, 0.9999)))
+            checks.append(
+                Check(
+                    f"CRPS over climatology's, {variable} {timescale}",
+                    found["spf"] / found["climatology"],
+                    (0.0, 0.9999),
+                )
+            )
             _, spread = against_truth(work, timescale, variable)
             checks.append(Check(f"spread over the true one, {variable} {timescale}", spread, SPREAD_LIMITS))
     return checks
@@ -107,10 +117,18 @@ def against_truth(work: Workspace, timescale: str, variable: str) -> tuple[float
     error = field.mean("member").values - mean
 
     def mean_square(x: np.ndarray) -> float:
-        return float((xr.DataArray(x**2, dims=("time", "lat", "lon")).mean(("time", "lon")) * weights.values / weights.values.sum()).sum())
+        return float(
+            (
+                xr.DataArray(x**2, dims=("time", "lat", "lon")).mean(("time", "lon"))
+                * weights.values
+                / weights.values.sum()
+            ).sum()
+        )
 
     true = mean_square(deviation)
-    return float(np.sqrt(mean_square(error) / true)), float(np.sqrt(mean_square(field.std("member", ddof=1).values) / true))
+    return float(np.sqrt(mean_square(error) / true)), float(
+        np.sqrt(mean_square(field.std("member", ddof=1).values) / true)
+    )
 
 
 def known_truth(work: Workspace, ensemble: xr.Dataset, timescale: str) -> xr.Dataset:
@@ -143,7 +161,13 @@ def report(
     known = None
     if data.archive == "synthetic":
         known = {
-            (v, t): dict(zip(("mean error over true deviation", "spread over true deviation"), against_truth(work, t, v), strict=True))
+            (v, t): dict(
+                zip(
+                    ("mean error over true deviation", "spread over true deviation"),
+                    against_truth(work, t, v),
+                    strict=True,
+                )
+            )
             for t in ensembles
             for v in data.variables
         }

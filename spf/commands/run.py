@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 from climatesuite.forcing.forcings import open_forcings
-
 from spf.codec import grid_dataset
 from spf.commands.ensemble import predict_minutes, write_ensemble
 from spf.commands.outcome import judge, report, score
@@ -57,7 +56,14 @@ def train_only(experiment: Path, folder: Path | None) -> int:
 
 
 def sample_file(
-    checkpoint: Path, forcings: Path, timescale: str, members: int, years: tuple[int, int] | None, seed: int, steps: int, out: Path
+    checkpoint: Path,
+    forcings: Path,
+    timescale: str,
+    members: int,
+    years: tuple[int, int] | None,
+    seed: int,
+    steps: int,
+    out: Path,
 ) -> int:
     """An ensemble from a checkpoint and a forcing file."""
     precision = native_precision()

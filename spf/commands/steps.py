@@ -9,18 +9,18 @@ from typing import Any
 
 import torch
 import xarray as xr
+
 from climatesuite import __version__
 from climatesuite.archive.synthetic import write_archive
 from climatesuite.build import build
 from climatesuite.store.open import open_run
-
 from spf.codec import FieldCodec
 from spf.commands.ensemble import predict_minutes, write_ensemble
 from spf.commands.workspace import Workspace
 from spf.config import RunConfig
 from spf.learning.data import open_training_runs
 from spf.learning.learn import learn
-from spf.learning.train import native_precision
+from spf.learning.train import precision_of
 from spf.sampling.emulator import Emulator
 
 log = logging.getLogger("spf")
@@ -42,7 +42,9 @@ def ingest(work: Workspace) -> None:
         done.touch()
     if not work.store.exists():
         size = sum(f.stat().st_size for f in work.archive().rglob("*.nc")) if work.archive().is_dir() else 0
-        log.info("ingesting %.0f MB of NetCDF (predicted %.1f minutes)", size / 1e6, size / INGEST_BYTES_PER_MINUTE + 0.1)
+        log.info(
+            "ingesting %.0f MB of NetCDF (predicted %.1f minutes)", size / 1e6, size / INGEST_BYTES_PER_MINUTE + 0.1
+        )
     members = {e: list(m) for e, m in {**data.train, **data.test}.items()}
     build(
         work.archive(), work.store, sources=[data.source_id], experiments=list(members), members=members,
@@ -60,7 +62,9 @@ def train(work: Workspace) -> None:
     log.info("training (predicted %.1f minutes at most)", config.training.minutes + 0.3)
     scenarios = {e: work.scenario(e, m) for e, m in config.data.train.items()}
     codec = FieldCodec.fit(scenarios, config.data.variables, config.data.forcings, config.pyramid.pooling[0])
-    learn(config, codec, open_training_runs(scenarios, codec), provenance(config, scenarios), work.folder, work.progress)
+    learn(
+        config, codec, open_training_runs(scenarios, codec), provenance(config, scenarios), work.folder, work.progress
+    )
 
 
 def provenance(config: RunConfig, scenarios: dict[str, xr.Dataset]) -> dict[str, Any]:
@@ -82,7 +86,9 @@ def hardware() -> str:
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        models = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
         name = models[0] if models else name
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return f"{name}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores{gpu}"
@@ -91,16 +97,18 @@ def hardware() -> str:
 def sample(work: Workspace) -> dict[str, float]:
     """Draw the ensembles of the test scenario that are not there yet; seconds by timescale, kept in ``sampling.json``."""
     config, seconds = work.config, _read_seconds(work)
-    emulator = Emulator.load(work.checkpoint, native_precision() if config.training.precision == "auto" else "32-true")
+    emulator = Emulator.load(work.checkpoint, precision_of(config.training))
     scenario = work.test_scenario()
     forcings = open_run(work.store, config.data.source_id, scenario, "month")[list(config.data.forcings)]
     for timescale, members in config.sampling.members.items():
         if work.ensemble(timescale).exists() and timescale in seconds:
             continue
         years = config.sampling.month_years if timescale == "month" else config.data.years
-        minutes = predict_minutes(emulator, forcings, timescale, members, years, config)
+        minutes = predict_minutes(emulator, forcings, timescale, members, years, config.sampling)
         log.info("sampling %d members, %s (predicted %.1f minutes)", members, timescale, minutes)
-        spent = write_ensemble(emulator, forcings, timescale, members, years, config.sampling, work.ensemble(timescale), work.progress)
+        spent = write_ensemble(
+            emulator, forcings, timescale, members, years, config.sampling, work.ensemble(timescale), work.progress
+        )
         seconds[timescale] = seconds.get(timescale, 0.0) + spent
         (work.folder / "sampling.json").write_text(json.dumps(seconds, indent=1))
     return seconds

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import xarray as xr
 import yaml
+
 from climatesuite.conventions import ENSEMBLE_FILES
 from climatesuite.errors import DataContractError
 from climatesuite.store.open import open_run
-
 from spf.config import RunConfig, expand, to_dict
 
 

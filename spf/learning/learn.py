@@ -64,7 +64,12 @@ def learn(
             "gains": gains,
             "couplings": {k: {"share": list(c.share), "slope": list(c.slope)} for k, c in couplings.items()},
             "weights": {k: w.float().cpu() for k, w in module.average.weights.items()},
-            "provenance": {**provenance, "training": how, "parameters": count_parameters(backbone), "seed": config.training.seed},
+            "provenance": {
+                **provenance,
+                "training": how,
+                "parameters": count_parameters(backbone),
+                "seed": config.training.seed,
+            },
         },
     )
     (folder / SNAPSHOT).unlink(missing_ok=True)

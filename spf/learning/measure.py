@@ -36,7 +36,9 @@ def measure_gains(runs: Sequence[TrainingRun], spec: PyramidSpec, row_weights: T
         decades = torch.cat([_running_decades(y) for y in years], 1)
         coarse = spec.pooling[0] // stage.pooling
         rows = torch.ones(yearly.shape[-2])
-        ratio = (pool_space(_deviation(decades).square(), coarse, rows) / pool_space(yearly.square(), coarse, rows)).sqrt()
+        ratio = (
+            pool_space(_deviation(decades).square(), coarse, rows) / pool_space(yearly.square(), coarse, rows)
+        ).sqrt()
         gains[key] = yearly * upsample(ratio, (1, coarse, coarse))
     return gains
 

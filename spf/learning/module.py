@@ -48,7 +48,9 @@ class FlowModule(L.LightningModule):
         weights = (rows / rows.mean()).reshape(1, 1, 1, -1, 1)
         loss = ((predicted - batch.target).square() * weights).mean()
         if not torch.isfinite(loss):
-            raise ValueError(f"training step {self.global_step}: the loss at stage {batch.stage} is not finite; lower the learning rate")
+            raise ValueError(
+                f"training step {self.global_step}: the loss at stage {batch.stage} is not finite; lower the learning rate"
+            )
         self.last = (batch.stage, float(loss.detach()))
         return loss
 
@@ -56,7 +58,10 @@ class FlowModule(L.LightningModule):
         """AdamW without weight decay on biases, norms and embeddings' scales."""
         decayed = [p for p in self.backbone.parameters() if p.ndim > 1]
         others = [p for p in self.backbone.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": self.config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        groups = [
+            {"params": decayed, "weight_decay": self.config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
         return torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=(0.9, 0.95))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

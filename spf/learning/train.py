@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -23,13 +23,23 @@ SNAPSHOT = "snapshot.ckpt"
 SNAPSHOT_SECONDS = 120.0
 
 
-def native_precision() -> str:
+Precision = Literal["bf16-mixed", "32-true"]
+
+
+def native_precision() -> Precision:
     """``bf16-mixed`` where the machine multiplies bf16 natively (CUDA, or a CPU that says so), otherwise ``32-true``."""
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
     return "bf16-mixed" if "avx512_bf16" in flags or "amx_bf16" in flags else "32-true"
+
+
+def precision_of(config: TrainingConfig) -> Precision:
+    """The precision that a configuration means on this machine."""
+    if config.precision == "auto":
+        return native_precision()
+    return "bf16-mixed" if config.precision == "bf16-mixed" else "32-true"
 
 
 class Windowing(L.LightningDataModule):
@@ -122,7 +132,9 @@ def save_snapshot(trainer: L.Trainer, folder: Path) -> None:
     part.replace(folder / SNAPSHOT)
 
 
-def fit(module: FlowModule, stream: WindowStream, config: TrainingConfig, folder: Path, progress: bool = True) -> dict[str, Any]:
+def fit(
+    module: FlowModule, stream: WindowStream, config: TrainingConfig, folder: Path, progress: bool = True
+) -> dict[str, Any]:
     """Train until the budget is spent, from the folder's snapshot where there is one.
 
     Args:
@@ -136,7 +148,7 @@ def fit(module: FlowModule, stream: WindowStream, config: TrainingConfig, folder
         Steps, seconds and precision of the training.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    precision = native_precision() if config.precision == "auto" else config.precision
+    precision = precision_of(config)
     budget = Budget(config, folder, progress)
     snapshot = folder / SNAPSHOT
     with quiet_lightning():

@@ -66,7 +66,9 @@ class Backbone(nn.Module):
         coarse = (len(lat_deg) // spec.pooling[0], len(lon_deg) // spec.pooling[0])
         for name, patch in (("patch", config.patch), ("forcing_patch", config.forcing_patch)):
             if coarse[0] % patch or coarse[1] % patch:
-                raise ValueError(f"network.{name} {patch} does not tile the coarsest grid {coarse[0]}x{coarse[1]}; choose a divisor")
+                raise ValueError(
+                    f"network.{name} {patch} does not tile the coarsest grid {coarse[0]}x{coarse[1]}; choose a divisor"
+                )
         self.config, self.spec, self.couplings, self.n_fields = config, spec, couplings, n_fields
         self.lat, self.lon = torch.tensor(lat_deg), torch.tensor(lon_deg)
         self._codes: dict[tuple[int, int, int], Tensor] = {}  # constants, made once per shape

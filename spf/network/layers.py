@@ -70,7 +70,9 @@ class Stream(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def project(self, x: Tensor, shift: Tensor, scale: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(
+        self, x: Tensor, shift: Tensor, scale: Tensor, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (batch, head, token, width / head) of modulated, normalised tokens."""
         batch, tokens, _ = x.shape
         qkv = self.qkv(modulate(self.norm(x), shift, scale)).reshape(batch, tokens, 3, self.heads, -1)
@@ -94,9 +96,7 @@ class JointBlock(nn.Module):
         mc = self.forcing.modulation(F.silu(vector)).chunk(6, -1)
         qx, kx, vx = self.field.project(x, mx[0], mx[1], *x_angles)
         qc, kc, vc = self.forcing.project(c, mc[0], mc[1], *c_angles)
-        joint = F.scaled_dot_product_attention(
-            torch.cat([qx, qc], 2), torch.cat([kx, kc], 2), torch.cat([vx, vc], 2)
-        )
+        joint = F.scaled_dot_product_attention(torch.cat([qx, qc], 2), torch.cat([kx, kc], 2), torch.cat([vx, vc], 2))
         joint = joint.transpose(1, 2).flatten(2)
         ax, ac = joint[:, : x.shape[1]], joint[:, x.shape[1] :]
         x = self._finish(self.field, x, ax, mx)

@@ -4,7 +4,13 @@ import math
 from dataclasses import dataclass
 
 TIMESCALES = ("decade", "year", "month")
-STEPS_PER_PARENT = {("decade", "decade"): 1, ("decade", "year"): 10, ("year", "year"): 1, ("year", "month"): 12, ("month", "month"): 1}
+STEPS_PER_PARENT = {
+    ("decade", "decade"): 1,
+    ("decade", "year"): 10,
+    ("year", "year"): 1,
+    ("year", "month"): 12,
+    ("month", "month"): 1,
+}
 
 
 def start_level(sigma_end: float, n: int) -> float:
@@ -70,10 +76,14 @@ class PyramidSpec:
 
     def __post_init__(self) -> None:
         if len(self.pooling) != len(self.sigma_end) or not self.pooling:
-            raise ValueError(f"pyramid: {len(self.pooling)} factors but {len(self.sigma_end)} noise levels; give one level a stage")
+            raise ValueError(
+                f"pyramid: {len(self.pooling)} factors but {len(self.sigma_end)} noise levels; give one level a stage"
+            )
         pairs = list(zip(self.pooling, self.pooling[1:], strict=False))
         if self.pooling[-1] != 1 or any(a % b or a < b for a, b in pairs):
-            raise ValueError(f"pyramid.pooling {list(self.pooling)}: each factor must divide the one before and the last be 1")
+            raise ValueError(
+                f"pyramid.pooling {list(self.pooling)}: each factor must divide the one before and the last be 1"
+            )
         falling = all(a > b for a, b in zip(self.sigma_end, self.sigma_end[1:], strict=False))
         if self.sigma_end[-1] != 0.0 or not falling or not self.sigma_end[0] < 1:
             raise ValueError(f"pyramid.sigma_end {list(self.sigma_end)}: levels must fall from below 1 to exactly 0")
@@ -98,7 +108,16 @@ class PyramidSpec:
             factors = (STEPS_PER_PARENT[scales[k - 1], scales[k]], ratio, ratio)
             start = start_level(self.sigma_end[k - 1], math.prod(factors))
             stages.append(
-                Stage(k, scales[k], scales[k - 1], factors, self.pooling[k], start, self.sigma_end[k], self.sigma_end[k - 1])
+                Stage(
+                    k,
+                    scales[k],
+                    scales[k - 1],
+                    factors,
+                    self.pooling[k],
+                    start,
+                    self.sigma_end[k],
+                    self.sigma_end[k - 1],
+                )
             )
         return tuple(stages)
 

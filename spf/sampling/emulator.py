@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 import xarray as xr
+from torch import Tensor
+
 from climatesuite.conventions import VARIABLES
 from climatesuite.errors import DataContractError
 from climatesuite.harmonise.calendars import time_coords
-from torch import Tensor
-
 from spf import checkpoint
 from spf.codec import FieldCodec
 from spf.config import NetworkSection, PyramidConfig, SamplingConfig, from_dict
@@ -92,7 +92,9 @@ class Emulator:
         if not numbers:
             raise DataContractError("sample", "no members asked for", "at least one", "set members to 1 or more")
         drawn = list(self.draw(forcings, timescale, numbers, years, seed, sampling))
-        return xr.concat([fields.expand_dims(member=[m]) for m, fields in drawn], "member", data_vars="minimal", coords="minimal")
+        return xr.concat(
+            [fields.expand_dims(member=[m]) for m, fields in drawn], "member", data_vars="minimal", coords="minimal"
+        )
 
     def draw(
         self,
@@ -144,12 +146,19 @@ class Emulator:
         stages = self.backbone.spec.path(timescale)
         n_lat, n_lon, n = len(self.codec.grid.lat), len(self.codec.grid.lon), len(self.codec.variables)
         windows = self._prepare(forcings, timescale, years)[1].stages
-        return [(s, w, (n, w.length, n_lat // s.pooling, n_lon // s.pooling)) for s, w in zip(stages, windows, strict=True)]
+        return [
+            (s, w, (n, w.length, n_lat // s.pooling, n_lon // s.pooling)) for s, w in zip(stages, windows, strict=True)
+        ]
 
     def forcing_shape(self, length: int) -> tuple[int, ...]:
         """Shape of a window's encoded forcings (forcing, step, lat, lon)."""
         factor = self.codec.forcing_pooling
-        return (len(self.codec.forcings), length, len(self.codec.grid.lat) // factor, len(self.codec.grid.lon) // factor)
+        return (
+            len(self.codec.forcings),
+            length,
+            len(self.codec.grid.lat) // factor,
+            len(self.codec.grid.lon) // factor,
+        )
 
     def template(self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None = None) -> xr.Dataset:
         """Coordinates and attributes of the ensemble, without fields."""
@@ -165,17 +174,25 @@ class Emulator:
         self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None
     ) -> tuple[ForcingSeries, Plan]:
         if timescale not in TIMESCALES:
-            raise DataContractError("sample", f"timescale {timescale!r}", f"one of {', '.join(TIMESCALES)}", "choose one of them")
+            raise DataContractError(
+                "sample", f"timescale {timescale!r}", f"one of {', '.join(TIMESCALES)}", "choose one of them"
+            )
         scenario = f"forcings of {forcings.attrs.get('experiment_id', 'the scenario')}"
         have = (int(forcings.year.values[0]), int(forcings.year.values[-1]))
         wanted = years or have
         if wanted[0] < have[0] or wanted[1] > have[1] or wanted[0] > wanted[1]:
             raise DataContractError(
-                scenario, f"years {have[0]}-{have[1]}", f"{wanted[0]}-{wanted[1]} inside them", "extend the file or narrow --years"
+                scenario,
+                f"years {have[0]}-{have[1]}",
+                f"{wanted[0]}-{wanted[1]} inside them",
+                "extend the file or narrow --years",
             )
         if forcings.attrs.get("calendar", self.codec.response.calendar) != self.codec.response.calendar:
             raise DataContractError(
-                scenario, f"calendar {forcings.attrs['calendar']}", self.codec.response.calendar, "open them in that calendar"
+                scenario,
+                f"calendar {forcings.attrs['calendar']}",
+                self.codec.response.calendar,
+                "open them in that calendar",
             )
         plan = plan_windows(self.backbone.spec, timescale, have, wanted, self.decade_start)
         return self.codec.encode_forcings(forcings), plan

@@ -84,7 +84,9 @@ def _cut(record: tuple[int, int], decade_start: int, longest: int) -> tuple[list
     begin = decade_start - YEARS_PER_DECADE * ((decade_start - first) // YEARS_PER_DECADE)
     n = (last + 1 - begin) // YEARS_PER_DECADE
     if n < 1:
-        raise ValueError(f"forcings {first}-{last} hold no whole decade from {decade_start}; an emulator needs ten years at least")
+        raise ValueError(
+            f"forcings {first}-{last} hold no whole decade from {decade_start}; an emulator needs ten years at least"
+        )
     length = min(longest, n)
     offsets = list(range(0, n - length, length)) + [n - length]
     starts = [begin + YEARS_PER_DECADE * i for i in offsets]

@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+
 from spf.config import RunConfig, expand, from_dict, load_config, to_dict
 
 GOOD = {

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from spf.pyramid import jump as jump_module
 from spf.pyramid.spec import PyramidSpec
 from spf.sampling import sampler
@@ -50,7 +51,9 @@ def test_what_is_left_is_the_solver_error_of_fourth_order():
         lambda x, stage, z: jump_module.jump(x, stage, torch.zeros_like(z)),
         lambda x, stage, z: jump_module.jump(x, stage, 1.02 * z),
         lambda x, stage, z: 1.01 * jump_module.jump(x, stage, z),
-        lambda x, stage, z: jump_module.jump(x, stage, z) + stage.sigma_start * jump_module.block_mean(z, stage.factors),
+        lambda x, stage, z: (
+            jump_module.jump(x, stage, z) + stage.sigma_start * jump_module.block_mean(z, stage.factors)
+        ),
     ],
     ids=["no renoising", "2% too much noise", "1% too much signal", "block mean kept"],
 )

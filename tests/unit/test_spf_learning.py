@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from spf import checkpoint
 from spf.codec import FieldCodec
 from spf.config import from_dict, to_dict
@@ -59,7 +60,9 @@ def test_yearly_departures_are_the_day_weighted_means_of_monthly_ones(world):
     torch.testing.assert_close((months * days.reshape(12, 1, 1) / 365).sum(1), run.years[:, 5], atol=1e-4, rtol=1e-4)
     forced_year = codec.forced(run.predictor, "year", [2020])
     forced_months = codec.forced(run.predictor, "month", [2020])
-    torch.testing.assert_close((forced_months * days.reshape(12, 1, 1) / 365).sum(1), forced_year[:, 0], rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        (forced_months * days.reshape(12, 1, 1) / 365).sum(1), forced_year[:, 0], rtol=1e-5, atol=0
+    )
 
 
 @pytest.mark.parametrize("key", list(PyramidSpec().stages()))
@@ -69,7 +72,11 @@ def test_every_stage_sees_unit_variance_in_every_cell(world, key):
     if stage.timescale == "decade":
         starts, length, bound = range(21), 1, 0.75
     else:
-        starts, length, bound = range(30 if stage.timescale == "month" else 21), 12 if stage.timescale == "month" else 10, 0.3
+        starts, length, bound = (
+            range(30 if stage.timescale == "month" else 21),
+            12 if stage.timescale == "month" else 10,
+            0.3,
+        )
     fields = torch.stack([windows.build(r, stage, 2015 + s, length).fields for r in runs for s in starts])
     axes = (0, 2) if stage.timescale != "month" else (0,)
     deviation = fields.square().mean(axes).sqrt()
@@ -112,7 +119,14 @@ def test_stages_and_paths_are_drawn_uniformly(world):
     drawn = stream(world)
     stages = [drawn.batch(i).stage for i in range(360)]
     share = {k: stages.count(k) / 360 for k in windows_keys(world)}
-    expected = {"0-decade": 3 / 9, "1-decade": 1 / 9, "1-year": 2 / 9, "2-decade": 1 / 9, "2-year": 1 / 9, "2-month": 1 / 9}
+    expected = {
+        "0-decade": 3 / 9,
+        "1-decade": 1 / 9,
+        "1-year": 2 / 9,
+        "2-decade": 1 / 9,
+        "2-year": 1 / 9,
+        "2-month": 1 / 9,
+    }
     for key, probability in expected.items():
         assert share[key] == pytest.approx(probability, abs=4 * (probability * (1 - probability) / 360) ** 0.5)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from spf.pyramid.jump import jump
 from spf.pyramid.noise import SeededNoise
 from spf.pyramid.operators import block_mean, pool_rows, pool_space, pool_time, upsample
@@ -40,7 +41,9 @@ def test_pooling_keeps_the_weighted_mean_and_constants_and_rolls_with_longitude(
     pooled, pooled_rows = pool_space(x, 2, rows), pool_rows(rows, 2)
     mean = lambda f, w: (f.mean(-1) * w).sum() / w.sum()  # noqa: E731
     torch.testing.assert_close(mean(x, rows), mean(pooled, pooled_rows))
-    torch.testing.assert_close(pool_space(torch.full_like(x, 3.0), 4, rows), torch.full((1, 1, 2, 3), 3.0, dtype=DOUBLE))
+    torch.testing.assert_close(
+        pool_space(torch.full_like(x, 3.0), 4, rows), torch.full((1, 1, 2, 3), 3.0, dtype=DOUBLE)
+    )
     torch.testing.assert_close(pool_space(x.roll(2, -1), 2, rows), pooled.roll(1, -1))
 
 
@@ -131,7 +134,11 @@ def test_noise_belongs_to_member_window_stage_and_seed():
     noise = SeededNoise(7)
     together = noise((1, 2, 3), stage, [(0, 2015), (1, 2015), (1, 2025)])
     torch.testing.assert_close(together[1:2], noise((1, 2, 3), stage, [(1, 2015)]), rtol=0, atol=0)
-    for different in (noise((1, 2, 3), other, [(0, 2015)]), SeededNoise(8)((1, 2, 3), stage, [(0, 2015)]), together[1:2]):
+    for different in (
+        noise((1, 2, 3), other, [(0, 2015)]),
+        SeededNoise(8)((1, 2, 3), stage, [(0, 2015)]),
+        together[1:2],
+    ):
         assert (different - together[:1]).abs().max() > 0.1
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from spf.pyramid.spec import PyramidSpec
 from spf.sampling.plan import plan_windows
 from spf.sampling.solvers import CALLS_PER_STEP, SOLVERS, solver_named, time_grid
@@ -52,7 +53,10 @@ def test_a_shifted_grid_starts_at_0_ends_at_1_and_has_more_points_early():
 
 
 @given(
-    first=st.integers(1850, 2030), length=st.integers(10, 260), start=st.integers(1850, 2060), longest=st.integers(1, 10)
+    first=st.integers(1850, 2030),
+    length=st.integers(10, 260),
+    start=st.integers(1850, 2060),
+    longest=st.integers(1, 10),
 )
 @settings(max_examples=80, deadline=None)
 def test_every_year_of_any_record_is_drawn_once(first, length, start, longest):

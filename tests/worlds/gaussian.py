@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from spf.interfaces import Condition
 from spf.pyramid.operators import pool_space, pool_time, upsample
 from spf.pyramid.path import endpoints
 from spf.pyramid.spec import STEPS_PER_PARENT, PyramidSpec, Stage
 from spf.sampling.plan import Plan
 from spf.sampling.sampler import Windows
-from torch import Tensor
 
 DAYS = torch.tensor([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], dtype=torch.float64)
 LAT, LON, DECADES = 4, 8, 2
@@ -99,7 +100,9 @@ def make_world(spec: PyramidSpec, seed: int = 0, gains: bool = True) -> Gaussian
     rng = np.random.default_rng(seed)
     month = np.arange(240)
     lag = np.abs(month[:, None] - month[None])
-    sphere = np.stack(np.meshgrid(np.linspace(-67.5, 67.5, LAT), np.arange(LON) * 45.0, indexing="ij"), -1).reshape(-1, 2)
+    sphere = np.stack(np.meshgrid(np.linspace(-67.5, 67.5, LAT), np.arange(LON) * 45.0, indexing="ij"), -1).reshape(
+        -1, 2
+    )
     gap = np.abs(sphere[:, None] - sphere[None])
     gap[..., 1] = np.minimum(gap[..., 1], 360 - gap[..., 1])
     near = np.exp(-np.hypot(gap[..., 0] / 60, gap[..., 1] / 80))
@@ -107,7 +110,9 @@ def make_world(spec: PyramidSpec, seed: int = 0, gains: bool = True) -> Gaussian
     season = 1 + 0.3 * np.cos(2 * np.pi * month / 12)
     fast = (0.6**lag) * season[:, None] * season[None]
     parts = [(fast, near * amplitude[:, None] * amplitude[None]), (0.98**lag, 0.3 * near**0.5)]
-    mean = month[:, None] / 240 * amplitude[None] + np.cos(2 * np.pi * month / 12)[:, None] * rng.standard_normal(LAT * LON)
+    mean = month[:, None] / 240 * amplitude[None] + np.cos(2 * np.pi * month / 12)[:, None] * rng.standard_normal(
+        LAT * LON
+    )
     cos = torch.tensor(np.cos(np.deg2rad(np.linspace(-67.5, 67.5, LAT))))
     gain = {}
     for key, stage in spec.stages().items():

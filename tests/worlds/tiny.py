@@ -2,6 +2,7 @@
 
 import numpy as np
 import xarray as xr
+
 from climatesuite.harmonise.calendars import time_coords
 from spf.config import RunConfig, from_dict
 
