@@ -1,7 +1,7 @@
 """What the figures of a report show, as numbers: spectra, plumes, ranks and maps of an ensemble beside its truth.
 
-Pure functions on canonical Datasets ``(member, time, lat, lon)``. Results are float64 in score units (K, mm day-1). Members are
-taken one at a time, so that no float64 copy of an ensemble is made.
+Pure functions on canonical Datasets ``(member, time, lat, lon)``. Results are float64 in score units (K, mm day-1). Members
+are taken one at a time, so that no float64 copy of an ensemble is made.
 """
 
 from collections.abc import Iterator, Sequence
@@ -137,8 +137,8 @@ def plume(series: xr.DataArray, quantiles: Sequence[float] = QUANTILES) -> xr.Da
 def zonal_power(values: Array) -> Array:
     """Power of each zonal wavenumber of each row, members and times averaged after the transform.
 
-    F_k = rfft(z) / W and P_k = c_k abs(F_k)^2, c = 1 at k = 0 and, W even, at W / 2, else 2; so sum_k P_k is the zonal mean of
-    z^2 (Parseval).
+    F_k = rfft(z) / W and P_k = c_k abs(F_k)^2, c = 1 at k = 0 and, W even, at W / 2, else 2; so sum_k P_k is the zonal mean
+    of z^2 (Parseval).
 
     Args:
         values: ``[..., lat, lon]``.
@@ -182,8 +182,8 @@ def zonal_spectrum(ds: xr.Dataset, name: str, kind: str = "ensemble") -> xr.Data
     Args:
         ds: Canonical Dataset.
         name: Variable.
-        kind: ``ensemble``: departures from the ensemble's own mean, times sqrt(M / (M - 1)); ``trend``: from every cell's
-            straight line in time (per calendar month), which one member allows.
+        kind: ``ensemble``: departures from the ensemble's own mean, times sqrt(M / (M - 1)); ``trend``: from every
+            cell's straight line in time (per calendar month), which one member allows.
 
     Returns:
         ``(lat, wavenumber)``, squared score units; its sum over wavenumbers is the variance of a row.
@@ -235,7 +235,7 @@ class Ranks:
     Attributes:
         shares: ``(rank)``, M + 1 area-weighted shares, sum 1; 1 / (M + 1) each if calibrated.
         reliability_index: Sum of abs(share - 1 / (M + 1)).
-        chi2_ratio: Chi-square of a thinned sample over its M degrees of freedom; about 1 if calibrated, None if too few.
+        chi2_ratio: Chi-square of a thinned sample over its M degrees of freedom; near 1 if calibrated, None if too few.
         thinned: Number of values in that sample.
     """
 
@@ -274,9 +274,8 @@ def ranks(ensemble: xr.Dataset, truth: xr.Dataset, name: str) -> Ranks:
 def _thinned_counts(ours: xr.Dataset, theirs: xr.Dataset, name: str) -> Array:
     """Rank counts of near-independent values, each of weight 1; of months only one a kept year."""
     years, rows, columns = RANK_THINNING
-    span = 10 if ours.attrs.get("timescale") == "decade" else 1
     year = np.asarray(ours["year"].values)
-    kept = (year - year[0]) % max(years, span) == 0
+    kept = (year - year[0]) % years == 0
     if "month" in ours.coords:
         kept &= np.asarray(ours["month"].values) == int(ours["month"].values[0])
     where = {"time": np.flatnonzero(kept), "lat": slice(None, None, rows), "lon": slice(None, None, columns)}
@@ -329,10 +328,10 @@ def change_maps(
         n_years: Length of the first and the last period; see :func:`end_years`.
 
     Returns:
-        ``(lat, lon)``, score units: ``change`` (ensemble mean, last minus first period), ``truth_change``, ``error`` (ensemble
-        mean minus truth mean, last period), ``error_noise``: standard deviation of the error of a perfect ensemble,
-        s sqrt(1 / M + 1 / N) with s from the larger of both; NaN with one member each. Attributes ``first`` and ``last``:
-        the periods.
+        ``(lat, lon)``, score units: ``change`` (ensemble mean, last minus first period), ``truth_change``, ``error``
+        (ensemble mean minus truth mean, last period), ``error_noise``: standard deviation of the error of a perfect
+        ensemble, s sqrt(1 / M + 1 / N) with s from the larger of both; NaN with one member each. Attributes ``first`` and
+        ``last``: the periods.
     """
     ours, theirs = align(ensemble, truth)
     first, last = end_years(theirs, n_years)
@@ -384,14 +383,12 @@ def area_share(mask: xr.DataArray) -> float:
     return float(scores.area_mean(mask.astype(np.float64)))
 
 
-def thin_years(ds: xr.Dataset, name: str, max_values: int) -> tuple[xr.Dataset, int]:
-    """Every k-th year of a long ensemble, with the smallest k that leaves no more than ``max_values``.
+def year_stride(ds: xr.Dataset, name: str, max_values: int) -> int:
+    """Smallest k so that every k-th year holds no more than ``max_values`` values of a variable; 1 for decades."""
+    return 1 if ds.attrs.get("timescale") == "decade" else max(1, -(-_field(ds, name).size // max_values))
 
-    Returns:
-        The Dataset of this variable and k. Whole years are kept; decades are never thinned.
-    """
-    stride = -(-_field(ds, name).size // max_values)
-    if stride <= 1 or ds.attrs.get("timescale") == "decade":
-        return ds, 1
+
+def every_year(ds: xr.Dataset, stride: int) -> xr.Dataset:
+    """Every k-th year, whole, counted from the first."""
     year = np.asarray(ds["year"].values)
-    return ds.isel(time=np.flatnonzero((year - year[0]) % stride == 0)), stride
+    return ds if stride == 1 else ds.isel(time=np.flatnonzero((year - year[0]) % stride == 0))

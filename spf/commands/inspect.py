@@ -15,7 +15,7 @@ def describe(path: Path) -> str:
     content = checkpoint.load(path)
     config, codec, known = content["config"], content["codec"], content["provenance"]
     lat, lon = codec["grid"]["lat"], codec["grid"]["lon"]
-    training = known.get("training", {})
+    how = known["training"]
     members = ", ".join(f"{e} ({len(m)} members)" for e, m in known["training_members"].items())
     facts = {
         "emulates": f"{known['source_id']}: {', '.join(codec['scales'])}; decade, year, month",
@@ -24,7 +24,7 @@ def describe(path: Path) -> str:
         "forcings": ", ".join(codec["forcing_mean"]),
         "departure scale": ", ".join(f"{v} {s:.4g} {codec['units'][v]}" for v, s in codec["scales"].items()),
         "network": f"{known['parameters']:,} parameters, {config['network']}",
-        "training": f"{training["steps"]} steps, {training["seconds"]} s, {training["precision"]}, seed {known['seed']}",
+        "training": f"{how['steps']} steps, {how['seconds']} s, {how['precision']}, seed {known['seed']}",
         "hardware": known["hardware"],
         "versions": f"climatesuite-spf {known['version']}, torch {known['torch']}",
         "licence of the data": known["license"],
