@@ -1,0 +1,141 @@
+"""An emulator from a checkpoint: who a member is, what is refused, how an ensemble gets to disk."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from worlds import tiny
+
+from climatesuite.errors import DataContractError
+from climatesuite.export import open_ensemble
+from spf.codec import FieldCodec
+from spf.commands import ensemble as ensemble_module
+from spf.commands.ensemble import predict_minutes, write_ensemble
+from spf.commands.inspect import describe
+from spf.config import SamplingConfig
+from spf.learning.data import open_training_runs
+from spf.learning.learn import learn
+from spf.sampling.emulator import Emulator
+
+KNOWN = {
+    "source_id": "TINY", "license": "CC0", "training_members": {"low": ["r1i1p1f1"]}, "training_years": [2015, 2044],
+    "version": "0", "torch": "2", "hardware": "none",
+}  # fmt: skip
+FAST = SamplingConfig(n_steps=2, seed=5)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    config = tiny.config(max_steps=2, learning_rate=1e-6)
+    scenarios = {e: tiny.scenario(e, members=3) for e in ("low", "high")}
+    codec = FieldCodec.fit(scenarios, config.data.variables, config.data.forcings, 4)
+    return learn(
+        config, codec, open_training_runs(scenarios, codec), KNOWN, tmp_path_factory.mktemp("run"), progress=False
+    )
+
+
+@pytest.fixture(scope="module")
+def emulator(checkpoint):
+    return Emulator.load(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def forcings():
+    return tiny.scenario("mid", members=1)[["CO2", "SO2"]]
+
+
+@pytest.mark.parametrize("timescale", ["decade", "year", "month"])
+def test_before_any_learning_mean_and_spread_are_already_those_of_the_forced_response_and_its_residuals(
+    emulator, forcings, timescale
+):
+    drawn = emulator.sample(forcings, timescale, 12, seed=1)
+    truth = tiny.scenario("mid", members=40, seed=9)
+    days = truth.days
+    if timescale != "month":
+        span = 10 if timescale == "decade" else 1
+        label = ("time", 2015 + (truth.year.values - 2015) // span * span)
+        truth = (truth[["tas", "pr"]] * days).groupby(truth.year.copy(data=label[1])).sum() / days.groupby(
+            truth.year.copy(data=label[1])
+        ).sum()
+    for name in ("tas", "pr"):
+        ours, theirs = drawn[name].std("member").mean().item(), truth[name].std("member").mean().item()
+        assert ours == pytest.approx(theirs, rel=0.3 if timescale == "decade" else 0.15)
+    error = abs(drawn.tas.mean().item() - truth.tas.mean().item())
+    assert error < 0.1
+
+
+def test_a_member_is_the_same_whatever_is_drawn_beside_it(emulator, forcings):
+    many = emulator.sample(forcings, "month", 3, (2020, 2023), seed=1, sampling=FAST)
+    one = emulator.sample(forcings, "month", [2], (2022, 2023), seed=1, sampling=FAST)
+    np.testing.assert_array_equal(one.tas.values[0], many.tas.values[2, 24:])
+    other = emulator.sample(forcings, "month", [2], (2022, 2023), seed=2, sampling=FAST)
+    assert np.abs(other.tas.values - one.tas.values).max() > 0.1
+
+
+def test_coordinates_say_what_a_step_is(emulator, forcings):
+    decades = emulator.sample(forcings, "decade", 2, sampling=FAST)
+    assert decades.year.values.tolist() == [2015, 2025, 2035]
+    assert [str(d) for d in decades.time_bnds.values[0]] == ["2015-01-01 00:00:00", "2025-01-01 00:00:00"]
+    months = emulator.sample(forcings, "month", 2, (2020, 2020), sampling=FAST)
+    assert months.month.values.tolist() == list(range(1, 13))
+    assert months.tas.attrs["units"] == "K"
+    assert months.attrs["calendar"] == "noleap"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: {"timescale": "day"}, "timescale 'day'; expected one of decade, year, month"),
+        (lambda f: {"years": (2000, 2020)}, "years 2015-2044; expected 2000-2020 inside them"),
+        (lambda f: {"forcings": f.drop_vars("SO2")}, "'SO2'.* missing"),
+        (lambda f: {"forcings": f.drop_vars("CO2")}, "no CO2|'CO2'.* missing"),
+        (lambda f: {"forcings": f.assign_attrs(calendar="360_day")}, "calendar 360_day; expected noleap"),
+        (lambda f: {"members": 0}, "no members asked for"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(emulator, forcings, change, message):
+    arguments = {"forcings": forcings, "timescale": "year", "members": 2, "sampling": FAST, **change(forcings)}
+    with pytest.raises(DataContractError, match=message):
+        emulator.sample(**arguments)
+
+
+def test_an_interrupted_ensemble_goes_on_and_ends_with_the_same_file(emulator, forcings, tmp_path, monkeypatch):
+    whole, cut = tmp_path / "whole.nc", tmp_path / "cut.nc"
+    write_ensemble(emulator, forcings, "year", 3, (2015, 2044), FAST, whole, progress=False)
+    original, calls = ensemble_module._save, []
+
+    def save(path, arrays):
+        if len(calls) == 2:
+            raise OSError("power cut")
+        calls.append(path)
+        original(path, arrays)
+
+    monkeypatch.setattr(ensemble_module, "_save", save)
+    with pytest.raises(OSError, match="power cut"):
+        write_ensemble(emulator, forcings, "year", 3, (2015, 2044), FAST, cut, progress=False)
+    assert not cut.exists()
+    monkeypatch.undo()
+    write_ensemble(emulator, forcings, "year", 3, (2015, 2044), FAST, cut, progress=False)
+    a, b = (xr.open_dataset(p, decode_times=False) for p in (whole, cut))
+    xr.testing.assert_equal(a, b)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cut.nc", "whole.nc"]
+
+
+def test_the_file_says_who_made_it_and_from_what(emulator, forcings, tmp_path):
+    path = tmp_path / "x.nc"
+    write_ensemble(emulator, forcings, "decade", 2, (2015, 2044), FAST, path, progress=False)
+    ds = open_ensemble(path)
+    assert ds.attrs["checkpoint_sha256"] == emulator.digest
+    assert ds.attrs["seed"] == 5
+    assert "CC0" in ds.attrs["license"]
+    assert ds.attrs["experiment_id"] == "mid"
+
+
+def test_the_cost_of_an_ensemble_is_predicted(emulator, forcings):
+    few, many = (predict_minutes(emulator, forcings, "year", n, (2015, 2044), FAST) for n in (1, 1000))
+    assert 0 < few < many
+
+
+def test_a_checkpoint_is_described_in_words(checkpoint):
+    text = describe(checkpoint)
+    for fact in ("TINY: tas, pr", "8 x 12", "CO2, SO2", "CC0", "sha256"):
+        assert fact in text
