@@ -32,7 +32,7 @@ SEQUENTIAL = "YlGnBu"
 SIZE = (4.8, 3.1)
 DPI = 170
 _INK, _FAINT, _FONT = "#222222", "#d9d9d9", 8.5
-_COLOURS = {1.0: 10, 1.2: 12, 1.5: 12, 2.0: 8, 2.5: 10, 3.0: 12, 4.0: 8, 5.0: 10, 6.0: 12, 8.0: 8, 10.0: 10}
+_COLOURS = {1.0: 10, 1.2: 12, 1.5: 12, 2.0: 16, 2.5: 10, 3.0: 12, 4.0: 16, 5.0: 10, 6.0: 12, 8.0: 16, 10.0: 10}
 """Round limits of a colour scale and the number of colours that gives round edges."""
 
 
@@ -301,7 +301,7 @@ def spectrum(
         low, high = (
             f(*[f(r.values[1:-1]) for r in ratios.values()], bound) for f, bound in ((_lowest, 0.8), (_highest, 1.25))
         )
-        lower.set_ylim(max(low * 0.95, 1 / 16), min(high * 1.05, 16.0))
+        lower.set_ylim(max(low * 0.95, 1 / 16), min(high * 1.3, 16.0))
         _plain_log_ticks(lower, "y", (0.0625, 0.125, 0.25, 0.5, 0.8, 1.0, 1.25, 2.0, 4.0, 8.0, 16.0))
         _style(lower, "", "zonal wavenumber", "emulator / truth")
         _legend(lower, loc="upper left", ncols=3, columnspacing=1.2)

@@ -16,7 +16,7 @@ from spf.pyramid.path import path_point
 from spf.pyramid.spec import STEPS_PER_PARENT, TIMESCALES, PyramidSpec, Stage
 from spf.pyramid.windows import YEARS_PER_DECADE, ForcingSeries, calendar_ids
 
-LARGEST_BATCH = 64
+LARGEST_BATCH = 16
 LOADED_BYTES = 4 * 2**30
 """Monthly fields up to this size are read into memory once; larger stores are read window by window."""
 

@@ -1,0 +1,87 @@
+"""The ``climatesuite`` command: synth, scan, build, verify, describe, score."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from climatesuite import cli
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 0 is success, 1 a data or file error or a store with problems, 2 wrong usage."""
+    args = parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = args.command
+    try:
+        return command(args)
+    except (ValueError, FileNotFoundError) as error:  # DataContractError is a ValueError
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and options."""
+    top = argparse.ArgumentParser(prog="climatesuite", description="CMIP archives to Zarr; scores for any ensemble.")
+    verbs = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def verb(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=command.__doc__)
+        added.set_defaults(command=command)
+        return added
+
+    synth = verb("synth", cli.synth, "write a synthetic archive with a known truth")
+    synth.add_argument("out", type=Path, help="folder to write")
+    synth.add_argument(
+        "--sources", nargs="+", default=["SYNTHETIC-A"], help="SYNTHETIC-A (noleap), -B (360_day), -C (standard)"
+    )
+    synth.add_argument("--experiments", nargs="+", default=["ssp126", "ssp370", "ssp585"])
+    synth.add_argument("--members", type=int, default=3, help="members of each scenario (default 3)")
+    synth.add_argument("--years", type=cli.years, default=(2015, 2099))
+    synth.add_argument("--grid", type=cli.grid, default=(24, 36), help="rows x columns (default 24x36)")
+    synth.add_argument("--seed", type=int, default=0)
+
+    scan = verb("scan", cli.scan, "list the CMIP files in folders")
+    scan.add_argument("paths", nargs="+", type=Path, help="folders or files")
+    scan.add_argument("--out", type=Path, help="write an intake-esm datastore (JSON and CSV) here")
+
+    build = verb("build", cli.build, "CMIP files to a Zarr store")
+    build.add_argument("archive", type=Path, help="folder of CMIP files")
+    build.add_argument("out", type=Path, help="store to make")
+    build.add_argument("--forcings", type=Path, help="folder of inputs_<experiment_id>.nc")
+    build.add_argument("--forcing-names", nargs="+", default=["CO2", "CH4", "SO2", "BC"])
+    build.add_argument("--sources", nargs="+", help="source_ids (default: all)")
+    build.add_argument("--experiments", nargs="+", help="scenarios (default: all)")
+    build.add_argument("--members", type=cli.members_of, help='JSON, e.g. {"ssp126": ["r1i1p1f1"]} (default: all)')
+    build.add_argument("--variables", nargs="+", default=["tas", "pr"])
+    build.add_argument("--years", type=cli.years, help="first-last (default: all)")
+    build.add_argument("--grid", type=cli.grid, help="regrid conservatively to rows x columns (default: as it is)")
+    build.add_argument("--decade-start", type=int, help="first year of the first decade (default: first year)")
+
+    verify = verb("verify", cli.verify, "check a store")
+    verify.add_argument("store", type=cli.existing)
+    verify.add_argument("--quick", action="store_true", help="structure only, no data is read")
+
+    describe = verb("describe", cli.describe, "say what a store holds")
+    describe.add_argument("store", type=cli.existing)
+
+    score = verb("score", cli.score, "score ensemble files against CMIP files")
+    score.add_argument("predictions", nargs="+", type=cli.existing, help="ensemble NetCDF of any tool")
+    score.add_argument(
+        "--truth", nargs="+", type=cli.existing, required=True, help="CMIP files of the scenario, all members"
+    )
+    score.add_argument(
+        "--reference", nargs="+", type=cli.existing, default=[],
+        help="CMIP files of training scenarios (climatology; pattern scaling with --forcings), or rival ensembles",
+    )  # fmt: skip
+    score.add_argument(
+        "--forcings", type=cli.existing, help="folder of inputs_<experiment_id>.nc, for pattern scaling on CO2"
+    )
+    score.add_argument("--decade-start", type=int)
+    score.add_argument("--seed", type=int, help="seed to note for predictions whose files state none")
+    score.add_argument("--bootstrap", type=int, default=1000, help="draws of the block bootstrap (default 1000)")
+    score.add_argument("--out", type=Path, default=Path("scores.json"))
+    return top
+
+
+if __name__ == "__main__":
+    sys.exit(main())

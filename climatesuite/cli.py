@@ -1,0 +1,144 @@
+"""What the verbs of the ``climatesuite`` command do; every function returns an exit code."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def synth(args: argparse.Namespace) -> int:
+    """Write a small archive of CMIP-style NetCDF from an analytical Earth system whose truth is known."""
+    from climatesuite.archive.synthetic import write_archive
+
+    files = write_archive(
+        args.out, sources=args.sources, experiments=args.experiments, members=args.members, years=args.years,
+        grid=args.grid, seed=args.seed, progress=sys.stderr.isatty(),
+    )  # fmt: skip
+    print(f"{len(files)} files under {args.out}")
+    return 0
+
+
+def scan(args: argparse.Namespace) -> int:
+    """List what CMIP files are there: source, scenario, members, variables, years; and what was set aside, with the reason."""
+    from climatesuite.archive.catalog import write_catalog
+    from climatesuite.archive.scan import scan as scan_paths
+
+    found = scan_paths(args.paths)
+    print(found.table())
+    for rejected in found.rejected:
+        print(f"set aside: {rejected.path}: {rejected.reason}", file=sys.stderr)
+    if args.out is not None:
+        print(write_catalog(found, args.out))
+    return 0 if found.entries else 1
+
+
+def build(args: argparse.Namespace) -> int:
+    """Build a Zarr store from CMIP files and forcing files; a second run with the same input does nothing."""
+    from climatesuite.build import build as build_store
+
+    report = build_store(
+        args.archive, args.out, sources=args.sources, experiments=args.experiments, members=args.members,
+        variables=args.variables, forcings=args.forcings, forcing_names=args.forcing_names, years=args.years, grid=args.grid,
+        decade_start=args.decade_start, progress=True,
+    )  # fmt: skip
+    print(report)
+    return 0
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Check a store: every chunk, checksums, years and decades against their months, statistics."""
+    from climatesuite.store.verify import verify as verify_store
+
+    problems = verify_store(args.store, deep=not args.quick)
+    for problem in problems:
+        print(problem)
+    print(f"{args.store}: {len(problems)} problems" if problems else f"{args.store}: sound")
+    return 1 if problems else 0
+
+
+def describe(args: argparse.Namespace) -> int:
+    """Say what a store holds: sources, scenarios, members, years, grid, size, licences."""
+    from climatesuite.store.open import describe as describe_store
+
+    print(describe_store(args.store))
+    return 0
+
+
+def score(args: argparse.Namespace) -> int:
+    """Score anybody's ensemble files against CMIP files, beside the floor and the references that are given."""
+    from climatesuite.evaluate.report import write_scores
+    from climatesuite.evaluate.scoring import score as score_files
+
+    rows = score_files(
+        args.predictions, args.truth, args.reference, args.forcings, decade_start=args.decade_start, seed=args.seed,
+        bootstrap=args.bootstrap,
+    )  # fmt: skip
+    write_scores(args.out, rows)
+    print(table(rows))
+    print(args.out)
+    return 0
+
+
+def table(rows: list[dict[str, object]]) -> str:
+    """The headline columns of the full period as text."""
+    head = f"{'model':18s} {'variable':8s} {'timescale':9s} {'rmse':>8s} {'crps':>8s} {'/ floor':>8s} {'spread/skill':>12s}"
+    lines = [head]
+    for row in rows:
+        if row.get("window") != "full":
+            continue
+        numbers = [row.get(k) for k in ("rmse", "crps", "crps_ratio", "spread_skill")]
+        shown = [f"{n:8.3f}" if isinstance(n, float) else f"{'-':>8s}" for n in numbers]
+        shown[3] = f"{shown[3]:>12s}"
+        lines.append(f"{row['model']!s:18s} {row['variable']!s:8s} {row['timescale']!s:9s} {' '.join(shown)}")
+    return "\n".join(lines)
+
+
+def members_of(text: str) -> dict[str, list[str]]:
+    """Parse the --members option: JSON ``{"ssp126": ["r1i1p1f1"]}``.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is something else.
+    """
+    try:
+        parsed = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f'{text!r} is not JSON such as {{"ssp126": ["r1i1p1f1"]}} ({error})') from None
+    if not isinstance(parsed, dict) or not all(isinstance(v, list) for v in parsed.values()):
+        raise argparse.ArgumentTypeError(f"{text!r} does not give a list of members per scenario")
+    return {str(k): [str(m) for m in v] for k, v in parsed.items()}
+
+
+def years(text: str) -> tuple[int, int]:
+    """Parse ``2015-2099``.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is something else.
+    """
+    first, _, last = text.partition("-")
+    if not (first.isdigit() and (last or first).isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range of years such as 2015-2099")
+    return int(first), int(last or first)
+
+
+def grid(text: str) -> tuple[int, int]:
+    """Parse ``48x72``.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is something else.
+    """
+    rows, _, columns = text.lower().partition("x")
+    if not (rows.isdigit() and columns.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not rows x columns such as 48x72")
+    return int(rows), int(columns)
+
+
+def existing(text: str) -> Path:
+    """A path that exists.
+
+    Raises:
+        argparse.ArgumentTypeError: If it does not.
+    """
+    path = Path(text)
+    if not path.exists():
+        raise argparse.ArgumentTypeError(f"{text}: no such file or folder")
+    return path
