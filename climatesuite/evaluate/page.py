@@ -1,6 +1,7 @@
 """Pieces of a self-contained HTML page: text, tables that scroll in their own box, figures inside the file."""
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -17,17 +18,18 @@ h3 { font-size: 1.05rem; margin: 1.5rem 0 .4rem; }
 p { max-width: 46rem; margin: .5rem 0; }
 a { color: #00508a; }
 nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; padding: 0; margin: .6rem 0; list-style: none; }
-.sub, caption, figcaption, small { color: #4a4a4a; }
+.sub, .cap, figcaption, small { color: #4a4a4a; }
 .box { border: 1px solid #c4c4c4; border-left-width: 6px; padding: .3rem .9rem .6rem; margin: .9rem 0; }
 .fail { border-left-color: #b3261e; } .warn { border-left-color: #b36b00; } .pass { border-left-color: #1b6e3c; }
 .bad { color: #b3261e; font-weight: 700; } .good { color: #1b6e3c; font-weight: 700; }
 .scroll { overflow-x: auto; margin: .6rem 0; }
 table { border-collapse: collapse; font-size: .875rem; line-height: 1.35; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding: 0 0 .35rem; caption-side: top; max-width: 46rem; }
+.cap { font-size: .875rem; line-height: 1.4; }
 th, td { padding: .3rem .65rem; text-align: right; vertical-align: top; border-bottom: 1px solid #dcdcdc;
   white-space: nowrap; overflow-wrap: normal; }
 thead th { border-bottom: 2px solid #1c1c1c; vertical-align: bottom; }
 th:first-child, td:first-child, .text { text-align: left; }
+th:first-child { position: sticky; left: 0; background: #fff; }
 td.text { white-space: normal; min-width: 10rem; }
 td small { display: block; font-size: .78rem; }
 tr.top td, tr.top th { border-top: 2px solid #8a8a8a; }
@@ -78,6 +80,13 @@ def number(value: Any, digits: int = 3) -> str:
     return shown.replace("-", "−") if float(shown) != 0 else shown.replace("-", "")
 
 
+def unit(units: Any) -> Markup:
+    """A unit as it is set in print: ``mm day-1`` with a raised -1."""
+    if units is None:
+        return Markup(MISSING)
+    return Markup(re.sub(r"(?<=[A-Za-z])-?\d+\b", lambda m: f"<sup>{m[0].replace('-', '−')}</sup>", escape(str(units))))
+
+
 def table(
     head: Sequence[Any], body: Iterable[Sequence[Any]], *, caption: Any = None, classes: Mapping[int, str] | None = None,
     tops: Iterable[int] = (),
@@ -97,9 +106,10 @@ def table(
     for i, row in enumerate(body):
         cells = [tag("th", row[0], scope="row")] + [tag("td", c, class_=css.get(j)) for j, c in enumerate(row[1:], 1)]
         lines.append(tag("tr", join(cells, ""), class_="top" if i in first else None))
-    about = tag("caption", caption) if caption is not None else ""
-    whole = tag("table", join([about, tag("thead", tag("tr", columns)), tag("tbody", join(lines))]))
-    return tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label="table")
+    whole = tag("table", join([tag("thead", tag("tr", columns)), tag("tbody", join(lines))]))
+    box = tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label="table")
+    # outside the box: a caption inside would be as wide as the table and scroll away with it
+    return box if caption is None else join([tag("p", caption, class_="cap"), box])
 
 
 def figure(image: bytes, alt: str, caption: Any) -> Markup:

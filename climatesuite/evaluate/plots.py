@@ -30,7 +30,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DIVERGING = {"tas": "RdBu_r", "pr": "BrBG"}
 SEQUENTIAL = "YlGnBu"
 SIZE = (4.8, 3.1)
-DPI = 170
+DPI = 150
 _INK, _FAINT, _FONT = "#222222", "#d9d9d9", 8.5
 _COLOURS = {1.0: 10, 1.2: 12, 1.5: 12, 2.0: 16, 2.5: 10, 3.0: 12, 4.0: 16, 5.0: 10, 6.0: 12, 8.0: 16, 10.0: 10}
 """Round limits of a colour scale and the number of colours that gives round edges."""
@@ -65,9 +65,12 @@ def _style(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
 
 
 def _legend(axes: Axes, **options: Any) -> None:
-    legend = axes.legend(fontsize=_FONT - 0.5, frameon=False, handlelength=1.6, borderaxespad=0.3, **options)
-    for text in legend.get_texts():
-        text.set_color(_INK)
+    axes.legend(fontsize=_FONT - 0.5, frameon=False, labelcolor=_INK, handlelength=1.6, borderaxespad=0.3, **options)
+
+
+def _legend_below(axes: Axes) -> None:
+    options: dict[str, Any] = {"ncols": 2, "fontsize": _FONT - 0.5, "frameon": False, "labelcolor": _INK}
+    cast(Figure, axes.figure).legend(*axes.get_legend_handles_labels(), loc="outside lower center", **options)
 
 
 def unit_text(units: str) -> str:
@@ -187,7 +190,7 @@ def draw_map(
         fraction=0.06,
         pad=0.03,
         aspect=32,
-        ticks=levels[(len(levels) - 1) // 2 % 2 :: 2],
+        ticks=levels[(len(levels) - 1) // 2 % 2 if limits[0] < 0 else 0 :: 2],
     )
     bar.ax.tick_params(labelsize=_FONT - 0.5, colors=_INK, length=2.5, width=0.6)
     bar.outline.set_linewidth(0.5)
@@ -251,7 +254,7 @@ def plume(quantiles: xr.DataArray, truth: xr.DataArray | None, *, title: str, yl
             )
     _style(axes, title, "", ylabel)
     axes.margins(x=0.01)
-    _legend(axes, loc="upper left")
+    _legend_below(axes)
     return axes
 
 
@@ -285,37 +288,30 @@ def spectrum(
     if truth is not None:
         upper.loglog(k, truth.values[1:-1], color=TRUTH, linewidth=1.8, label="truth")
     upper.loglog(k, ensemble.values[1:-1], color=EMULATOR, linewidth=1.4, linestyle=(0, (4, 1.5)), label="emulator")
-    text = unit_text(units)
-    _style(upper, title, "" if lower is not None else "zonal wavenumber", f"power, ({text})$^2$")
+    text = f"({unit_text(units)})" if " " in units else unit_text(units)
+    _style(upper, title, "" if lower is not None else "zonal wavenumber", f"power, {text}$^2$")
     _legend(upper, loc="lower left")
-    axis = upper
     if lower is not None:
-        axis = lower
-        lower.axhspan(0.9, 1.1, color="#ececec", linewidth=0, zorder=0)
-        lower.axhline(1.0, color=TRUTH, linewidth=0.8)
-        for (name, ratio), colour, dash in zip(
-            ratios.items(), PALETTE[1:], ("-", (0, (5, 1.5)), (0, (1.5, 1))), strict=False
-        ):
-            lower.semilogx(k, ratio.values[1:-1], color=colour, linewidth=1.3, linestyle=dash, label=name)
-        lower.set_yscale("log", base=2)
-        low, high = (
-            f(*[f(r.values[1:-1]) for r in ratios.values()], bound) for f, bound in ((_lowest, 0.8), (_highest, 1.25))
-        )
-        lower.set_ylim(max(low * 0.95, 1 / 16), min(high * 1.3, 16.0))
-        _plain_log_ticks(lower, "y", (0.0625, 0.125, 0.25, 0.5, 0.8, 1.0, 1.25, 2.0, 4.0, 8.0, 16.0))
-        _style(lower, "", "zonal wavenumber", "emulator / truth")
-        _legend(lower, loc="upper left", ncols=3, columnspacing=1.2)
+        _ratio_panel(lower, k, ratios)
+    axis = upper if lower is None else lower
     axis.set_xlim(1, k[-1])
     _plain_log_ticks(axis, "x", tuple(float(v) for v in (1, 2, 3, 5, 10, 20, 36, 72, 144, 288) if v <= k[-1]))
     return cast(Axes, upper)
 
 
-def _lowest(*values: Any) -> float:
-    return float(min(np.min(v) for v in values))
-
-
-def _highest(*values: Any) -> float:
-    return float(max(np.max(v) for v in values))
+def _ratio_panel(axes: Axes, k: Array, ratios: Mapping[str, xr.DataArray]) -> None:
+    axes.axhspan(0.9, 1.1, color="#ececec", linewidth=0, zorder=0)
+    axes.axhline(1.0, color=TRUTH, linewidth=0.8)
+    values = [np.asarray(ratio.values[1:-1]) for ratio in ratios.values()]
+    dashes: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1, 1)))
+    for name, ratio, colour, dash in zip(ratios, values, PALETTE[1:], dashes, strict=False):
+        axes.semilogx(k, ratio, color=colour, linewidth=1.3, linestyle=dash, label=name)
+    axes.set_yscale("log", base=2)
+    low, high = float(min(0.8, np.min(values))), float(max(1.25, np.max(values)))
+    axes.set_ylim(max(low * 0.95, 1 / 16), min(high * 1.3, 16.0))
+    _plain_log_ticks(axes, "y", (0.0625, 0.125, 0.25, 0.5, 0.8, 1.0, 1.25, 2.0, 4.0, 8.0, 16.0))
+    _style(axes, "", "zonal wavenumber", "emulator / truth")
+    _legend(axes, loc="upper left", ncols=3, columnspacing=1.2)
 
 
 def _plain_log_ticks(axes: Axes, axis: str, ticks: Sequence[float]) -> None:
@@ -405,7 +401,5 @@ def score_chart(
         _plain_log_ticks(
             axes, "x", (0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0) if wide else fine
         )
-    cast(Figure, axes.figure).legend(
-        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=_FONT - 0.5, frameon=False
-    )
+    _legend_below(axes)
     return axes

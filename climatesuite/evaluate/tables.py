@@ -5,7 +5,7 @@ from typing import Any
 
 from climatesuite.conventions import TIMESCALES, VARIABLES
 from climatesuite.evaluate.baselines import CLIMATOLOGY, FLOOR, PATTERN_SCALING
-from climatesuite.evaluate.page import MISSING, Markup, join, number, table, tag, text
+from climatesuite.evaluate.page import MISSING, Markup, join, number, table, tag, text, unit
 
 Row = Mapping[str, Any]
 Group = tuple[str, str, str, str]
@@ -111,19 +111,23 @@ def headline_table(rows: Sequence[Row]) -> Markup:
         best, by_model = _best(members), {str(r.get("model")): r for r in members}
         full = {str(r.get("model")): r for r in others.get(group, [])}
         cells = [_headline_cell(by_model.get(m), full.get(m), id(by_model.get(m)) in best) for m in models]
-        body.append([names[group], text(f"{number(floor)} {units}" if floor is not None else None), *cells])
+        body.append([names[group], _floor_cell(floor, units), *cells])
     caption = (
         "CRPS divided by the floor: 1 is a perfect ensemble. Below it the root mean square error of the ensemble mean (RMSE) and "
         "spread–skill (1 is calibrated, below 1 too narrow). Brackets: 95 % interval of a block bootstrap. "
         "Bold: within two standard errors of the best."
     )
     if period == "headline":
-        caption += " Years from 2017 on; CRPS ÷ floor of the full period beside it."
+        caption += " Years from 2017 on; below them CRPS ÷ floor of the full period."
     return table(["", "floor (CRPS)", *models], body, caption=caption)
 
 
+def _floor_cell(floor: float | None, units: str) -> Markup:
+    return Markup(MISSING) if floor is None else join([text(number(floor)), tag("small", unit(units))], "")
+
+
 def _models(groups: Mapping[Group, Sequence[Row]]) -> list[str]:
-    order = {"reference": 0, "emulator": 1}
+    order = {"emulator": 0, "reference": 1}  # beside the floor: the first thing seen on a narrow screen
     kinds = {str(r.get("model")): kind_of(r) for rows in groups.values() for r in rows if kind_of(r) != "floor"}
     return sorted(kinds, key=lambda model: order[kinds[model]])  # sorted keeps the order of making within a kind
 
@@ -133,7 +137,8 @@ def _headline_cell(row: Row | None, full: Row | None, is_best: bool) -> Markup:
         return Markup(MISSING)
     main = f"{number(ratio_of(row), 2)}{_interval(row, 'crps_ratio', 2)}"
     parts = [tag("strong", main) if is_best else text(main)]
-    parts.append(tag("small", f"RMSE {number(row.get('rmse'))}, spread–skill {number(row.get('spread_skill'), 2)}"))
+    parts.append(tag("small", f"RMSE {number(row.get('rmse'))}"))
+    parts.append(tag("small", f"spread–skill {number(row.get('spread_skill'), 2)}"))
     if full is not None and ratio_of(full) is not None:
         parts.append(tag("small", f"full period {number(ratio_of(full), 2)}"))
     return join(parts, "")
@@ -142,13 +147,14 @@ def _headline_cell(row: Row | None, full: Row | None, is_best: bool) -> Markup:
 def detail_table(rows: Sequence[Row], period: str) -> Markup:
     """Every score of a period, one row a model, grouped by variable and timescale."""
     groups = grouped(rows, period)
-    names, body, tops = group_names(list(groups)), [], []
+    names, tops = group_names(list(groups)), []
+    body: list[list[Any]] = []
     shown = {c: h for c, h in _COLUMNS.items() if any(r.get(c) is not None for rows_ in groups.values() for r in rows_)}
     for group, members in groups.items():
         tops.append(len(body))
         for row in members:
             body.append(
-                [names[group], text(row.get("model")), text(row.get("units")), *[_score(row, c) for c in shown]]
+                [names[group], text(row.get("model")), unit(row.get("units")), *[_score(row, c) for c in shown]]
             )
     return table(["", "model", "unit", *shown.values()], body, classes={1: "text"}, tops=tops)
 
