@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from climatesuite.conventions import VARIABLES
 from climatesuite.errors import DataContractError
+from climatesuite.harmonise.units import conversion
 
 MEMBER_DIMS = ("member", "realization", "sample", "ensemble")
 SPACE_NAMES = {"latitude": "lat", "longitude": "lon"}
@@ -132,17 +133,12 @@ def _field(ds: xr.Dataset, found: Hashable, name: str, subject: str) -> xr.DataA
         )
     field = field.transpose(*keep).chunk({"member": 1, "time": -1, "lat": -1, "lon": -1})
     if units != variable.units:
-        field = _converted(field, str(units), name, subject)
+        factor, offset = conversion(str(units), variable.units, f"{name} in {subject}")
+        field = field.astype(np.float64) * factor + offset
     about = {"units": variable.units, "standard_name": variable.standard_name, "long_name": variable.long_name}
     field = field.astype(np.float32).drop_attrs().assign_attrs({**about, "role": "field"})
     field.encoding = {}
     return field
-
-
-def _converted(field: xr.DataArray, units: str, name: str, subject: str) -> xr.DataArray:
-    from climatesuite.harmonise.units import convert
-
-    return convert(field, units, name)
 
 
 def _member_numbers(ds: xr.Dataset) -> NDArray[np.int64]:

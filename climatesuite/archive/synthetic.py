@@ -148,7 +148,7 @@ def true_moments(
 
 
 def _variance(weighted: Array, correlation: Array) -> Array:
-    """Sum over pairs of steps of weighted[i] weighted[j] correlation[|i - j|]; (n, step, lat, lon), (lag, lat, lon) -> (n, lat, lon)."""
+    """Sum over pairs of steps of w[i] w[j] correlation[|i - j|]; (n, step, lat, lon), (lag, lat, lon) -> (n, lat, lon)."""
     total = (weighted**2).sum(1) * correlation[0]
     for lag in range(1, weighted.shape[1]):
         total = total + 2 * (weighted[:, :-lag] * weighted[:, lag:]).sum(1) * correlation[lag]

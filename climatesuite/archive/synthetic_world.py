@@ -170,7 +170,7 @@ def warming(spec: SyntheticSpec, forcing: Array) -> Array:
 
 
 def radiative_forcing(drivers: Mapping[str, Array]) -> tuple[Array, Array]:
-    """Total and aerosol forcing (month), W m-2, from CO2 (cumulative Gt), CH4 (Gt per year), global-mean SO2, BC (kg m-2 s-1), AOD."""
+    """Total and aerosol forcing (month), W m-2, from CO2 (cumulative Gt), CH4 (Gt per year), mean SO2, BC (kg m-2 s-1), AOD."""
     carbon = 5.35 * np.log(1 + drivers["CO2"] * CARBON_TO_PPM / 278)
     methane = 0.55 * drivers["CH4"] / 0.37
     aerosol = -1.0 * drivers["SO2"] / 6e-12 + 0.25 * drivers["BC"] / 5e-13

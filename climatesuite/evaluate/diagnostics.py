@@ -70,9 +70,6 @@ def _labels(ds: xr.Dataset) -> dict[str, xr.DataArray]:
     return {name: ds[name] for name in ("time", "year", "month", "days") if name in ds.coords}
 
 
-# ---------------------------------------------------------------------------------------------------------- plume
-
-
 def global_mean(ds: xr.Dataset, name: str) -> xr.DataArray:
     """Area mean of every member and step.
 
@@ -129,9 +126,6 @@ def plume(series: xr.DataArray, quantiles: Sequence[float] = QUANTILES) -> xr.Da
     values = np.quantile(series.transpose("member", "time").values, quantiles, axis=0)
     coords = {"quantile": list(quantiles), **{k: v for k, v in series.coords.items() if v.dims == ("time",)}}
     return xr.DataArray(values, coords, ("quantile", "time"), series.name, series.attrs)
-
-
-# ------------------------------------------------------------------------------------------------------- spectrum
 
 
 def zonal_power(values: Array) -> Array:
@@ -225,9 +219,6 @@ def log_spectral_distance(spectrum: xr.DataArray, truth: xr.DataArray) -> float:
     return float(np.sqrt(np.mean((10.0 * np.log10(ratio)) ** 2)))
 
 
-# ----------------------------------------------------------------------------------------------------------- ranks
-
-
 @dataclass(frozen=True)
 class Ranks:
     """Where the truth ranks among the members.
@@ -282,9 +273,6 @@ def _thinned_counts(ours: xr.Dataset, theirs: xr.Dataset, name: str) -> Array:
     x, y = (_field(ds, name).isel(where) for ds in (ours, theirs))
     shares = scores.rank_histogram(x, y, xr.ones_like(x["lat"], dtype=np.float64))
     return np.asarray(shares.values * y.size)
-
-
-# ------------------------------------------------------------------------------------------------------------ maps
 
 
 def end_years(ds: xr.Dataset, n_years: int = 10) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -385,7 +373,10 @@ def area_share(mask: xr.DataArray) -> float:
 
 def year_stride(ds: xr.Dataset, name: str, max_values: int) -> int:
     """Smallest k so that every k-th year holds no more than ``max_values`` values of a variable; 1 for decades."""
-    return 1 if ds.attrs.get("timescale") == "decade" else max(1, -(-_field(ds, name).size // max_values))
+    if ds.attrs.get("timescale") == "decade":
+        return 1
+    n_years = np.unique(ds["year"].values).size
+    return -(-n_years // max(1, max_values * n_years // _field(ds, name).size))
 
 
 def every_year(ds: xr.Dataset, stride: int) -> xr.Dataset:

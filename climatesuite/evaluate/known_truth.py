@@ -8,6 +8,7 @@ from climatesuite.errors import DataContractError
 from climatesuite.evaluate.diagnostics import members
 from climatesuite.evaluate.kernels import Array
 from climatesuite.evaluate.protocol import align
+from climatesuite.evaluate.scores import check_comparable
 from climatesuite.harmonise.grids import cos_weights
 
 
@@ -25,12 +26,13 @@ def against_moments(ensemble: xr.Dataset, moments: xr.Dataset, name: str) -> dic
         units, and ``spread_ratio``, root of the mean variance over that of the truth; NaN for one member.
 
     Raises:
-        DataContractError: If a moment is missing or labels differ.
+        DataContractError: If a moment is missing, or labels or grids differ.
     """
     absent = [n for n in (f"{name}_mean", f"{name}_std") if n not in moments]
     if absent:
         raise DataContractError("known truth", f"no {', '.join(absent)}", "mean and std", "take true_moments' result")
     ours, theirs = align(ensemble, moments)
+    check_comparable(ours[name], theirs[f"{name}_mean"])
     exact, std = (_moment(theirs, n, VARIABLES[name].score_factor) for n in (f"{name}_mean", f"{name}_std"))
     size = ours.sizes["member"]
     mean, squares = np.zeros_like(exact), np.zeros_like(exact)

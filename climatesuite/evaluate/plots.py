@@ -80,9 +80,6 @@ def unit_text(units: str) -> str:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ maps
-
-
 @lru_cache(maxsize=1)
 def coastline() -> Array:
     """Natural Earth's 1:110m land outline (public domain): ``[point, (lon, lat)]`` degrees, NaN between lines."""
@@ -210,9 +207,6 @@ def _stipple(axes: GeoAxes, mask: xr.DataArray) -> None:
         if where.size:
             points = axes.projection.transform_points(ccrs.PlateCarree(), lon[where], np.full(where.size, at))
             axes.plot(points[:, 0], points[:, 1], ".", color="#222222", markersize=1.5, markeredgewidth=0, zorder=2.5)
-
-
-# --------------------------------------------------------------------------------------------------------- series
 
 
 def _when(series: xr.DataArray) -> Array:
@@ -344,9 +338,6 @@ def rank_histogram(shares: xr.DataArray, *, title: str, note: str = "") -> Axes:
     if note:
         axes.text(0.99, 0.97, note, transform=axes.transAxes, ha="right", va="top", fontsize=_FONT - 0.5, color=_INK)
     return axes
-
-
-# --------------------------------------------------------------------------------------------------------- scores
 
 
 def score_chart(

@@ -169,7 +169,7 @@ def _verdict(gate: Sequence[Any] | None) -> list[Markup]:
         heading = tag("p", tag("span", f"{failed} of {len(checks)} checks failed", class_="bad"))
         out.append(tag("div", join([heading, table(head, lines[False])]), class_="box fail"))
     if lines[True]:
-        word = f"All {len(checks)} checks passed" if not failed else f"{len(lines[True])} checks passed"
+        word = f"{'All ' if not failed else ''}{len(lines[True])} checks passed"
         folded = join([tag("summary", tag("span", word, class_="good")), table(head, lines[True])])
         out.append(tag("div", tag("details", folded), class_="box pass"))
     return out

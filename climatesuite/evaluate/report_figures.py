@@ -83,15 +83,16 @@ def _comparisons(
     ds: xr.Dataset, truth: xr.Dataset, name: str, timescale: str, limits: Mapping[str, float]
 ) -> Iterator[Drawn]:
     """Figures in the order in which two stand side by side."""
-    whole = align(_only(ds, name), _only(truth, name))
-    stride = diagnostics.year_stride(whole[0], name, MAX_VALUES)
-    thinned = [diagnostics.every_year(part, stride).load() for part in whole]
+    ours, theirs = align(_only(ds, name), _only(truth, name))
+    stride = diagnostics.year_stride(ours, name, MAX_VALUES)
+    thin = diagnostics.every_year(ours, stride).load(), diagnostics.every_year(theirs, stride).load()
     note = f" Years used: one in {stride}." if stride > 1 else ""
-    yield _ranks(*thinned, name, timescale, note)
-    yield from _change_figures(*whole, name, limits["change"])
-    yield from _spread_figures(*thinned, name, note)
-    yield from _error_figures(*whole, name, timescale, limits["error"])
-    yield _spectrum(*thinned, name, timescale, note)
+    yield _ranks(*thin, name, timescale, note)
+    yield from _change_figures(ours, theirs, name, limits["change"])
+    yield from _spread_figures(*thin, name, note)
+    yield from _error_figures(ours, theirs, name, timescale, limits["error"])
+    if min(part.sizes["member"] for part in thin) > 1 or len(set(thin[1]["year"].values)) > 2:
+        yield _spectrum(*thin, name, timescale, note)  # else neither members nor a trend to depart from
 
 
 def _ranks(ours: xr.Dataset, theirs: xr.Dataset, name: str, timescale: str, note: str) -> Drawn:
@@ -164,28 +165,23 @@ def _error_figure(part: xr.Dataset, name: str, season: str, limit: float, size: 
 
 def _spread_figures(ours: xr.Dataset, theirs: xr.Dataset, name: str, note: str) -> Iterator[Drawn]:
     units = plots.unit_text(VARIABLES[name].score_units)
-    maps = {
-        who: diagnostics.spread_map(ds, name)
-        for who, ds in (("emulator", ours), ("truth", theirs))
-        if ds.sizes["member"] > 1
-    }
+    pair = {"truth": theirs, "emulator": ours}
+    maps = {who: diagnostics.spread_map(ds, name) for who, ds in pair.items() if ds.sizes["member"] > 1}
     if not maps:
         return
     limits = (0.0, plots.nice_limit(*maps.values()))
     for who, field in maps.items():
         axes = plots.draw_map(field, f"Spread of {name}, {who}", cmap=plots.SEQUENTIAL, limits=limits, label=units)
-        members = (ours if who == "emulator" else theirs).sizes["member"]
-        caption = f"Standard deviation over {members} members, variances averaged over time.{note}"
+        caption = f"Standard deviation over {pair[who].sizes['member']} members, variances averaged over time.{note}"
         yield Drawn(plots.png(axes), f"Map of the spread of {name}, {who}", caption)
 
 
 def _spectrum(ours: xr.Dataset, theirs: xr.Dataset, name: str, timescale: str, note: str) -> Drawn:
     kind = "ensemble" if min(ours.sizes["member"], theirs.sizes["member"]) > 1 else "trend"
     x, y = (diagnostics.zonal_spectrum(ds, name, kind) for ds in (ours, theirs))
-    ratios = {
-        band: diagnostics.band_mean(x, ends) / diagnostics.band_mean(y, ends)
-        for band, ends in diagnostics.BANDS.items()
-    }
+    size = abs(x["lat"].values)
+    bands = {k: ends for k, ends in diagnostics.BANDS.items() if ((size >= ends[0]) & (size < ends[1])).any()}
+    ratios = {k: diagnostics.band_mean(x, ends) / diagnostics.band_mean(y, ends) for k, ends in bands.items()}
     whole, exact = diagnostics.band_mean(x), diagnostics.band_mean(y)
     distance = diagnostics.log_spectral_distance(whole, exact)
     units = VARIABLES[name].score_units

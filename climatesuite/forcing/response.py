@@ -76,7 +76,10 @@ class ForcedResponse:
         values = predictor.sel(year=needed).values.astype(float)
         days = month_lengths(needed, self.calendar).astype(float)
         if timescale == "month":
-            coords = {"year": ("time", np.repeat(labels, 12)), "month": ("time", np.tile(np.arange(1, 13), labels.size))}
+            coords = {
+                "year": ("time", np.repeat(labels, 12)),
+                "month": ("time", np.tile(np.arange(1, 13), labels.size)),
+            }
             fields = {v: self._months(v, values) for v in self.variables}
         else:
             coords = {"year": ("time", labels)}
@@ -136,7 +139,9 @@ def fit_response(
         DataContractError: If there are no runs, calendars differ, or the predictor does not vary.
     """
     if not runs:
-        raise DataContractError("forced response", "no training runs", "at least one scenario", "name training scenarios")
+        raise DataContractError(
+            "forced response", "no training runs", "at least one scenario", "name training scenarios"
+        )
     calendars = {str(ds.attrs["calendar"]) for ds in runs.values()}
     if len(calendars) > 1:
         raise DataContractError(
@@ -144,10 +149,14 @@ def fit_response(
         )
     pooled = {e: predictor[e].sel(year=np.unique(ds.year.values)) for e, ds in runs.items()}
     counts = {e: ds.sizes["member"] for e, ds in runs.items()}
-    centre = sum(counts[e] * float(p.sum()) for e, p in pooled.items()) / sum(counts[e] * p.size for e, p in pooled.items())
+    centre = sum(counts[e] * float(p.sum()) for e, p in pooled.items()) / sum(
+        counts[e] * p.size for e, p in pooled.items()
+    )
     sxx = sum(counts[e] * float(((p - centre) ** 2).sum()) for e, p in pooled.items())
     if not sxx > 0:
-        raise DataContractError("forced response", "the predictor is constant", "a predictor that varies", "add scenarios")
+        raise DataContractError(
+            "forced response", "the predictor is constant", "a predictor that varies", "add scenarios"
+        )
     n_years = sum(counts[e] * p.size for e, p in pooled.items())
     slope, intercept = {}, {}
     for name in variables:
@@ -155,7 +164,12 @@ def fit_response(
         for scenario, ds in runs.items():
             anomaly = pooled[scenario].values - centre
             for member in range(ds.sizes["member"]):
-                y = ds[name].isel(member=member).values.astype(np.float64).reshape(anomaly.size, 12, ds.lat.size, ds.lon.size)
+                y = (
+                    ds[name]
+                    .isel(member=member)
+                    .values.astype(np.float64)
+                    .reshape(anomaly.size, 12, ds.lat.size, ds.lon.size)
+                )
                 sy = sy + y.sum(0)
                 sxy = sxy + np.tensordot(anomaly, y, 1)
         b = np.asarray(sxy) / sxx

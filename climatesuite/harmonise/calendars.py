@@ -39,7 +39,10 @@ def canonical_calendar(name: str) -> str:
         return CALENDARS[name.strip().lower()]
     except KeyError:
         raise DataContractError(
-            f"calendar {name!r}", "not a CF calendar", f"one of {', '.join(CALENDARS)}", "correct the attribute calendar"
+            f"calendar {name!r}",
+            "not a CF calendar",
+            f"one of {', '.join(CALENDARS)}",
+            "correct the attribute calendar",
         ) from None
 
 
@@ -81,7 +84,10 @@ def month_lengths(years: ArrayLike, calendar: str) -> NDArray[np.int64]:
 
 
 def period_bounds(
-    labels: Iterable[int] | NDArray[Any], timescale: str, calendar: str, months: Iterable[int] | NDArray[Any] | None = None
+    labels: Iterable[int] | NDArray[Any],
+    timescale: str,
+    calendar: str,
+    months: Iterable[int] | NDArray[Any] | None = None,
 ) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
     """Middle, start and end of periods as cftime dates.
 
@@ -99,7 +105,9 @@ def period_bounds(
     """
     years = np.asarray(list(labels), dtype=np.int64)
     if timescale not in TIMESCALES:
-        raise DataContractError("period", f"timescale {timescale!r}", f"one of {', '.join(TIMESCALES)}", "correct the word")
+        raise DataContractError(
+            "period", f"timescale {timescale!r}", f"one of {', '.join(TIMESCALES)}", "correct the word"
+        )
     name = canonical_calendar(calendar)
     if timescale == "month":
         if months is None:
@@ -107,7 +115,9 @@ def period_bounds(
         else:
             month = np.asarray(list(months), dtype=np.int64)
         if month.shape != years.shape or ((month < 1) | (month > MONTHS_PER_YEAR)).any():
-            raise DataContractError("months of a period", f"{month.tolist()[:13]}", "1 to 12, one a label", "correct them")
+            raise DataContractError(
+                "months of a period", f"{month.tolist()[:13]}", "1 to 12, one a label", "correct them"
+            )
         nexts = years + month // MONTHS_PER_YEAR, month % MONTHS_PER_YEAR + 1
     else:
         month = np.ones_like(years)
@@ -118,7 +128,10 @@ def period_bounds(
 
 
 def time_coords(
-    labels: Iterable[int] | NDArray[Any], timescale: str, calendar: str, months: Iterable[int] | NDArray[Any] | None = None
+    labels: Iterable[int] | NDArray[Any],
+    timescale: str,
+    calendar: str,
+    months: Iterable[int] | NDArray[Any] | None = None,
 ) -> dict[str, xr.Variable]:
     """The canonical time coordinates of some periods.
 

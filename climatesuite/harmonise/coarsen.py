@@ -56,7 +56,10 @@ def to_decade(ds_year: xr.Dataset, decade_start: int) -> xr.Dataset:
     subject = _subject(ds_year)
     if "month" in ds_year.coords or ds_year.attrs.get("timescale", "year") != "year":
         raise DataContractError(
-            subject, f"timescale {ds_year.attrs.get('timescale', 'month')!r}", "a yearly Dataset", "coarsen with to_year first"
+            subject,
+            f"timescale {ds_year.attrs.get('timescale', 'month')!r}",
+            "a yearly Dataset",
+            "coarsen with to_year first",
         )
     years = ds_year["year"].values.astype(np.int64)
     _check_steps(years, ds_year, subject)
@@ -155,12 +158,17 @@ def _check_steps(index: NDArray[np.int64], ds: xr.Dataset, subject: str) -> None
         )
     for name in ("time_bnds", "days"):
         if name not in ds.variables:
-            raise DataContractError(subject, f"no {name}", "a canonical Dataset", "open it with climatesuite.archive.read")
+            raise DataContractError(
+                subject, f"no {name}", "a canonical Dataset", "open it with climatesuite.archive.read"
+            )
     bounds = ds["time_bnds"].transpose("time", ...).values
     for i in range(len(bounds) - 1):
         if bounds[i, 1] != bounds[i + 1, 0]:
             raise DataContractError(
-                subject, f"a period ends {bounds[i, 1]}, the next begins {bounds[i + 1, 0]}", "no gap", "correct time_bnds"
+                subject,
+                f"a period ends {bounds[i, 1]}, the next begins {bounds[i + 1, 0]}",
+                "no gap",
+                "correct time_bnds",
             )
 
 

@@ -25,7 +25,13 @@ _ABOUT = {"lat": ("latitude", "degrees_north", "Y"), "lon": ("longitude", "degre
 def grid_attrs(axis: str) -> dict[str, str]:
     """CF attributes of the coordinate ``lat`` or ``lon``."""
     standard_name, units, letter = _ABOUT[axis]
-    return {"standard_name": standard_name, "long_name": standard_name, "units": units, "axis": letter, "bounds": f"{axis}_bnds"}
+    return {
+        "standard_name": standard_name,
+        "long_name": standard_name,
+        "units": units,
+        "axis": letter,
+        "bounds": f"{axis}_bnds",
+    }
 
 
 def cos_weights(lat: xr.DataArray) -> xr.DataArray:
@@ -40,7 +46,9 @@ def area_weights(ds: xr.Dataset) -> xr.DataArray:
         DataContractError: If ``lat_bnds`` is absent.
     """
     if "lat_bnds" not in ds.variables:
-        raise DataContractError("area weights", "no lat_bnds", "lat_bnds (lat, bnds)", "add them with grids.with_bounds")
+        raise DataContractError(
+            "area weights", "no lat_bnds", "lat_bnds (lat, bnds)", "add them with grids.with_bounds"
+        )
     bounds = np.asarray(ds["lat_bnds"].transpose("lat", ...).values, dtype=np.float64)
     weights = np.abs(np.diff(np.sin(np.deg2rad(bounds)), axis=1))[:, 0]
     return xr.DataArray(weights, {"lat": ds["lat"]}, ("lat",), name="weights")
@@ -89,7 +97,9 @@ def check_bounds(centres: ArrayLike, bounds: ArrayLike, axis: str, subject: str)
     outside = ~((b[:, 0] - _TOLERANCE_DEG <= x) & (x <= b[:, 1] + _TOLERANCE_DEG)) | ~(b[:, 1] > b[:, 0])
     if outside.any():
         i = int(np.flatnonzero(outside)[0])
-        raise DataContractError(name, f"cell {b[i].tolist()} at centre {x[i]:g}", "cells that contain their centre", remedy)
+        raise DataContractError(
+            name, f"cell {b[i].tolist()} at centre {x[i]:g}", "cells that contain their centre", remedy
+        )
     apart = np.abs(b[1:, 0] - b[:-1, 1]) > _TOLERANCE_DEG
     if apart.any():
         i = int(np.flatnonzero(apart)[0])
@@ -122,12 +132,16 @@ def order_axis(
     limit = 90.0 + _TOLERANCE_DEG if axis == "lat" else 1000.0
     if not np.isfinite(x).all() or (np.abs(x) > limit).any():
         worst = x[int(np.argmax(np.where(np.isfinite(x), np.abs(x), np.inf)))]
-        raise DataContractError(f"{axis} in {subject}", f"a value of {worst:g}", f"within {limit:g} degrees", "correct the file")
+        raise DataContractError(
+            f"{axis} in {subject}", f"a value of {worst:g}", f"within {limit:g} degrees", "correct the file"
+        )
     shift = np.floor(x / _CIRCLE) * _CIRCLE if axis == "lon" else np.zeros_like(x)
     x = x - shift
     order = np.argsort(x, kind="stable")
     if (np.diff(x[order]) < 1e-6).any():
-        raise DataContractError(f"{axis} in {subject}", "repeated values", "every value once", "drop the cyclic row or column")
+        raise DataContractError(
+            f"{axis} in {subject}", "repeated values", "every value once", "drop the cyclic row or column"
+        )
     if bounds is None:
         return x[order], infer_bounds(x[order], axis), order
     pairs = np.asarray(bounds, dtype=np.float64)
@@ -172,7 +186,9 @@ def target_grid(shape: tuple[int, int]) -> xr.Dataset:
         DataContractError: If either number is below 2.
     """
     if min(shape) < 2:
-        raise DataContractError("target grid", f"{shape}", "at least 2 latitudes and 2 longitudes", "give (n_lat, n_lon)")
+        raise DataContractError(
+            "target grid", f"{shape}", "at least 2 latitudes and 2 longitudes", "give (n_lat, n_lon)"
+        )
     lat, lon = np.linspace(-90.0, 90.0, shape[0] + 1), np.linspace(0.0, _CIRCLE, shape[1] + 1)
     pairs = [np.stack([e[:-1], e[1:]], axis=1) for e in (lat, lon)]
     return xr.Dataset(coords=grid_coords(pairs[0].mean(1), pairs[0], pairs[1].mean(1), pairs[1]))

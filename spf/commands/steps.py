@@ -13,7 +13,7 @@ import xarray as xr
 from climatesuite import __version__
 from climatesuite.archive.synthetic import write_archive
 from climatesuite.build import build
-from climatesuite.store.open import open_run
+from climatesuite.store.open import only, open_run
 from spf.codec import FieldCodec
 from spf.commands.ensemble import predict_minutes, write_ensemble
 from spf.commands.workspace import Workspace
@@ -99,7 +99,7 @@ def sample(work: Workspace) -> dict[str, float]:
     config, seconds = work.config, _read_seconds(work)
     emulator = Emulator.load(work.checkpoint, precision_of(config.training))
     scenario = work.test_scenario()
-    forcings = open_run(work.store, config.data.source_id, scenario, "month")[list(config.data.forcings)]
+    forcings = only(open_run(work.store, config.data.source_id, scenario, "month"), config.data.forcings).load()
     for timescale, members in config.sampling.members.items():
         if work.ensemble(timescale).exists() and timescale in seconds:
             continue

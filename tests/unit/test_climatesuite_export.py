@@ -7,10 +7,10 @@ import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
-from worlds.fake_ensemble import fake_ensemble, member_by_member
 
 from climatesuite.errors import DataContractError
 from climatesuite.export import open_ensemble, write_cf
+from worlds.fake_ensemble import fake_ensemble, member_by_member
 
 ATTRS = {"institution": "none", "source": "a fake ensemble", "references": "none", "seed": 3, "license": "CC0-1.0"}
 PERIODS = {"decade": (2015, 2044), "year": (2015, 2034), "month": (2015, 2016)}
@@ -218,6 +218,7 @@ def _file_with(tmp_path: Path, ds: xr.Dataset) -> Path:
     [
         (lambda d: d.rename(tas="x", pr="y").drop_attrs(deep=True), "variables .*; expected one or more of tas, pr"),
         (lambda d: d.assign(tas=d.tas.drop_attrs()), "tas in bad.nc: no units; expected e.g. K"),
+        (lambda d: d.assign(tas=d.tas.assign_attrs(units="furlong")), "tas in bad.nc: .*furlong"),
         (lambda d: d.rename(time="when"), "expected a dimension time with a coordinate"),
         (lambda d: d.assign_attrs(timescale="week"), "timescale 'week'; expected one of"),
         (lambda d: d.assign_attrs(timescale="month"), "timescale month stated, periods of a year"),
