@@ -84,7 +84,7 @@ def table(rows: list[dict[str, object]]) -> str:
     head = f"{'model':18s} {'variable':8s} {'timescale':9s} {'rmse':>8s} {'crps':>8s} {'/ floor':>8s} {'spread/skill':>12s}"
     lines = [head]
     for row in rows:
-        if row.get("window") != "full":
+        if row.get("period") != "full":
             continue
         numbers = [row.get(k) for k in ("rmse", "crps", "crps_ratio", "spread_skill")]
         shown = [f"{n:8.3f}" if isinstance(n, float) else f"{'-':>8s}" for n in numbers]

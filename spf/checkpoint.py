@@ -25,6 +25,7 @@ def save(path: Path, content: dict[str, Any]) -> Path:
         raise ValueError(f"checkpoint: {missing} missing; a checkpoint holds {', '.join(KEYS)}")
     part = path.with_name(path.name + ".part")
     torch.save({"schema": SCHEMA, **content}, part)
+    torch.load(part, weights_only=True)  # plain data only: better to fail here than at the first reading
     part.replace(path)
     return path
 

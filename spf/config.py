@@ -80,7 +80,7 @@ class NetworkSection:
 
     width: int = 192
     depth: int = 6
-    heads: int = 6
+    heads: int = 3
     patch: int = 6
     forcing_patch: int = 6
     mlp_ratio: int = 4
@@ -106,7 +106,7 @@ class TrainingConfig:
     tokens_per_step: int = 4608
     learning_rate: float = 6e-4
     warmup_steps: int = 50
-    weight_decay: float = 0.01
+    weight_decay: float = 0.1
     precision: str = "auto"
     seed: int = 0
 

@@ -126,8 +126,8 @@ def make_world(spec: SyntheticSpec) -> World:
     tropics, storm_tracks = np.exp(-(((lat - 0.08) / 0.17) ** 2)), np.exp(-(((np.abs(lat) - 0.75) / 0.25) ** 2))
     rain_day = 1.5 + 6.5 * tropics + 1.6 * storm_tracks
     rain = rain_day * (1 - 0.35 * dry) * (1 - 0.25 * winter * np.exp(-((lat / 0.5) ** 2))) / 86400
-    rain_change = 0.025 + 0.05 * polar - 0.05 * np.exp(-(((np.abs(lat) - 0.5) / 0.2) ** 2)) + 0 * lon
-    width = 0.25 + 0.3 * np.exp(-(((np.abs(lat) - 0.45) / 0.25) ** 2)) + 0 * lon
+    rain_change = 0.03 + 0.12 * polar - 0.12 * np.exp(-(((np.abs(lat) - 0.5) / 0.2) ** 2)) + 0 * lon
+    width = 0.2 + 0.25 * np.exp(-(((np.abs(lat) - 0.45) / 0.25) ** 2)) + 0 * lon
     waves, slow = 0.5 * wave**2, np.full(spec.grid, 0.06)
     wet_wave = 0.4 * wave**2
     return World(

@@ -30,7 +30,7 @@ th, td { padding: .3rem .65rem; text-align: right; vertical-align: top; border-b
 thead th { border-bottom: 2px solid #1c1c1c; vertical-align: bottom; }
 th:first-child, td:first-child, .text { text-align: left; }
 th:first-child { position: sticky; left: 0; background: #fff; }
-td.text { white-space: normal; min-width: 10rem; }
+td.text { white-space: normal; min-width: 12.5rem; }
 td small { display: block; font-size: .78rem; }
 tr.top td, tr.top th { border-top: 2px solid #8a8a8a; }
 .figures { display: grid; gap: 1rem 1.5rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }

@@ -114,12 +114,3 @@ def check_range(values: np.ndarray, name: str, subject: str, area_weights: np.nd
             f"{about.mean_range[0]:g} to {about.mean_range[1]:g}", "is the unit label right?",
         )  # fmt: skip
 
-
-def convert(field: xr.DataArray, units: str, name: str) -> xr.DataArray:
-    """A variable's values in its canonical unit; attributes are left to the caller.
-
-    Raises:
-        DataContractError: If the unit is unknown or of another kind.
-    """
-    factor, offset = conversion(units, VARIABLES[name].units, name)
-    return field if (factor, offset) == (1.0, 0.0) else field.astype(np.float64) * factor + offset

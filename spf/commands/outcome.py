@@ -92,7 +92,7 @@ def judge(work: Workspace, rows: Sequence[dict[str, Any]]) -> list[Check]:
             found = {
                 r["model"]: r["crps"]
                 for r in rows
-                if (r["timescale"], r["variable"], r["window"]) == (timescale, variable, "full")
+                if (r["timescale"], r["variable"], r["period"]) == (timescale, variable, "full")
             }
             checks.append(
                 Check(

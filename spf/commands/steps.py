@@ -76,7 +76,7 @@ def provenance(config: RunConfig, scenarios: dict[str, xr.Dataset]) -> dict[str,
         "training_years": [config.data.years[0], config.data.years[1]],
         "license": "; ".join(licences),
         "version": __version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "hardware": hardware(),
     }
 

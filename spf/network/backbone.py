@@ -30,7 +30,7 @@ class NetworkConfig:
 
     width: int = 192
     depth: int = 6
-    heads: int = 6
+    heads: int = 3
     patch: int = 6
     forcing_patch: int = 6
     mlp_ratio: int = 4
