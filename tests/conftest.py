@@ -1,9 +1,13 @@
 """Shared fixtures: where the real data lies, and one small trained model for the whole session."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from spf.commands.run import run as run_command
+from worlds.small import write_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -16,3 +20,26 @@ def climate_data() -> Path:
     if not (path / "CMIP6").is_dir():
         pytest.skip(f"real data not found at {path}; set CLIMATE_DATA to run this test")
     return path
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished small run.
+
+    Attributes:
+        experiment: Its YAML file.
+        folder: Archive, store, checkpoint, ensembles, scores, report.
+        code: Exit code of the run.
+    """
+
+    experiment: Path
+    folder: Path
+    code: int
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """One small run from archive to report, shared by all tests and notebooks of the session."""
+    base = tmp_path_factory.mktemp("trained")
+    experiment = write_experiment(base)
+    return Trained(experiment, base / "run", run_command(experiment, base / "run"))

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import xarray as xr
-from worlds import tiny
 
 from climatesuite.errors import DataContractError
 from climatesuite.export import open_ensemble
@@ -15,6 +14,7 @@ from spf.config import SamplingConfig
 from spf.learning.data import open_training_runs
 from spf.learning.learn import learn
 from spf.sampling.emulator import Emulator
+from worlds import tiny
 
 KNOWN = {
     "source_id": "TINY", "license": "CC0", "training_members": {"low": ["r1i1p1f1"]}, "training_years": [2015, 2044],

@@ -143,7 +143,7 @@ def test_noise_belongs_to_member_window_stage_and_seed():
 
 
 def test_without_structure_the_prior_is_the_exact_velocity():
-    """World: block means with variance share, white detail inside; parent = slope x block mean. Compared with Gaussian regression."""
+    """World: block means with variance share, white detail inside; parent = slope x block mean. Oracle: Gaussian regression."""
     stage = PyramidSpec().path("decade")[1]
     share, slope = 0.4, 1.3
     coupling = Coupling((share,), (slope,))
