@@ -232,8 +232,3 @@ def measure_forcings(
     scale = (pooled - mean).square().mean((0, 2, 3)).sqrt()
     safe = torch.where(scale > 0, scale, torch.ones_like(scale))
     return {f: mean[i].numpy() for i, f in enumerate(names)}, {f: float(safe[i]) for i, f in enumerate(names)}
-
-
-def grid_dataset(grid: Grid) -> xr.Dataset:
-    """The grid as a Dataset of coordinates with bounds, to regrid onto."""
-    return xr.Dataset(coords=grid.coords())

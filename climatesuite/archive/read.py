@@ -16,6 +16,8 @@ from climatesuite.harmonise.grids import area_weights, grid_coords, is_global, o
 from climatesuite.harmonise.units import check_range, to_canonical
 
 Key = tuple[str, str]
+SAME_DEG = 1e-4
+"""Grids whose centres differ by less than this, in degrees, are the same grid written with other rounding."""
 _SPACE = {"lat": ("lat", "latitude"), "lon": ("lon", "longitude")}
 
 
@@ -46,10 +48,62 @@ def open_runs(
     runs = {}
     for key, by_member in selected.items():
         labels = sorted(by_member, key=member_key)
-        parts = [read_member(by_member[m], years) for m in labels]
-        runs[key] = xr.concat(parts, xr.Variable("member", labels), data_vars="all", coords="minimal", compat="equals", join="exact",
-                              combine_attrs="override")  # fmt: skip
+        runs[key] = _stack([read_member(by_member[m], years) for m in labels], labels, " ".join(key))
     return runs
+
+
+def _stack(parts: Sequence[xr.Dataset], labels: Sequence[str], subject: str) -> xr.Dataset:
+    """Members side by side, once they cover the same months on the same grid in the same calendar."""
+    first = parts[0]
+    for label, part in zip(labels, parts, strict=True):
+        check_alike(part, first, f"{subject} {label}", labels[0])
+    out = xr.concat(
+        [_snap(part, first) for part in parts], xr.Variable("member", list(labels)), data_vars="all", coords="minimal",
+        compat="override", join="exact", combine_attrs="override",
+    )  # fmt: skip
+    return out.assign_attrs(license="; ".join(dict.fromkeys(str(p.attrs["license"]) for p in parts)))
+
+
+def check_alike(part: xr.Dataset, first: xr.Dataset, subject: str, first_label: str) -> None:
+    """Refuse a member that differs from the first in calendar, months or grid.
+
+    Raises:
+        DataContractError: With what differs.
+    """
+    differing = _difference(part, first)
+    if differing:
+        raise DataContractError(
+            subject, f"{differing[0]}, but {first_label} has {differing[1]}", "members that are alike",
+            "set years so that all members cover them, or leave the member out",
+        )  # fmt: skip
+
+
+def _difference(a: xr.Dataset, b: xr.Dataset) -> tuple[str, str] | None:
+    """What two members do not share: the words for each, or None."""
+    if a.attrs["calendar"] != b.attrs["calendar"]:
+        return f"calendar {a.attrs['calendar']}", str(b.attrs["calendar"])
+    if not (np.array_equal(a.year, b.year) and np.array_equal(a.month, b.month)):
+        return f"months {_period(a)}", _period(b)
+    if not _is_same_grid(a, b):
+        shapes = [f"{ds.sizes['lat']} x {ds.sizes['lon']} cells from {float(ds.lat[0]):g}" for ds in (a, b)]
+        return f"a grid of {shapes[0]}", shapes[1]
+    return None
+
+
+def _period(ds: xr.Dataset) -> str:
+    """First and last month; those between have been checked."""
+    (a, b), (c, d) = ds.year.values[[0, -1]], ds.month.values[[0, -1]]
+    return f"{a:04d}-{c:02d} to {b:04d}-{d:02d}"
+
+
+def _is_same_grid(a: xr.Dataset, b: xr.Dataset) -> bool:
+    return all(a.sizes[n] == b.sizes[n] and np.allclose(a[n], b[n], rtol=0, atol=SAME_DEG) for n in _SPACE)
+
+
+def _snap(ds: xr.Dataset, to: xr.Dataset) -> xr.Dataset:
+    """The coordinates of another file, where they differ by rounding only: exact joins then hold."""
+    grid = {n: to[n].variable for n in ("lat", "lon", "lat_bnds", "lon_bnds")}
+    return ds.assign_coords(grid) if _is_same_grid(ds, to) else ds
 
 
 def select(
@@ -104,6 +158,15 @@ def _check_complete(
 ) -> None:
     aside = {r.path.name: r.reason for r in found.rejected}
     hint = "; set aside: " + "; ".join(f"{n}: {r}" for n, r in list(aside.items())[:3]) if aside else ""
+    if members is None:
+        _check_variants(runs)
+    elif not runs:
+        by_scenario = members if isinstance(members, Mapping) else {"any scenario": members}
+        wanted = "; ".join(f"{', '.join(labels)} of {scenario}" for scenario, labels in by_scenario.items())
+        there = sorted({e.member for e in found.entries}, key=member_key)
+        raise DataContractError("archive", f"members {', '.join(there)}{hint}", wanted, "correct the members")
+    if isinstance(members, Mapping):
+        experiments = [*(experiments or []), *members]
     for name in experiments or []:
         if not any(e == name for _, e in runs):
             raise DataContractError(
@@ -114,7 +177,8 @@ def _check_complete(
         absent = [m for m in asked if m not in by_member]
         if absent:
             raise DataContractError(
-                f"{source} {scenario}", f"no member {', '.join(absent)}, found {', '.join(sorted(by_member, key=member_key))}{hint}",
+                f"{source} {scenario}",
+                f"no member {', '.join(absent)}, found {', '.join(sorted(by_member, key=member_key))}{hint}",
                 "every member that is asked for", "correct the list or add the files",
             )  # fmt: skip
         everything = variables or sorted({v for by_variable in by_member.values() for v in by_variable})
@@ -125,6 +189,17 @@ def _check_complete(
                     f"{source} {scenario} {member}", f"no {', '.join(lacking)}{hint}", f"{', '.join(everything)} for every member",
                     "add the files or leave the member out",
                 )  # fmt: skip
+
+
+def _check_variants(runs: Mapping[Key, Mapping[str, object]]) -> None:
+    """Refuse to pool members of differing physics or forcing (p, f) unless they are asked for by name."""
+    for (source, scenario), by_member in runs.items():
+        kinds = sorted({label[label.index("p") :] for label in by_member if "p" in label})
+        if len(kinds) > 1:
+            raise DataContractError(
+                f"{source} {scenario}", f"members of kinds {', '.join(kinds)}", "one physics and one forcing (p, f)",
+                "name the members that belong together",
+            )  # fmt: skip
 
 
 def read_member(files: Mapping[str, Sequence[Entry]], years: tuple[int, int] | None = None) -> xr.Dataset:
@@ -140,10 +215,10 @@ def read_member(files: Mapping[str, Sequence[Entry]], years: tuple[int, int] | N
     fields = {name: read_variable(entries, name, years) for name, entries in files.items()}
     first = next(iter(fields.values()))
     for name, field in fields.items():
-        same = field.sizes == first.sizes and all(np.allclose(field[a], first[a], atol=1e-4) for a in ("lat", "lon"))
-        if not same or not np.array_equal(field.year, first.year):
+        if _difference(field, first):
             raise DataContractError(
-                f"{name} of {next(iter(files[name])).path.name}", "another grid or period than the other variables", "one grid and period",
+                f"{name} of {next(iter(files[name])).path.name}", "another grid or period than the other variables",
+                "one grid and period",
                 "give files of one model and one grid_label",
             )  # fmt: skip
     entry = next(iter(next(iter(files.values()))))
@@ -174,8 +249,9 @@ def _join(parts: Sequence[xr.Dataset], subject: str) -> xr.Dataset:
         raise DataContractError(subject, "files with differing calendars", "one calendar", "give files of one run")
     try:
         return xr.concat(
-            parts, "time", data_vars="minimal", coords="minimal", compat="override", join="exact", combine_attrs="override"
-        )
+            [_snap(p, parts[0]) for p in parts], "time", data_vars="minimal", coords="minimal", compat="override", join="exact",
+            combine_attrs="override",
+        )  # fmt: skip
     except ValueError as error:
         raise DataContractError(
             subject, f"files on differing grids ({error})", "one grid", "give files of one grid_label"
@@ -226,6 +302,8 @@ def _read_file(entry: Entry, name: str, years: tuple[int, int] | None) -> xr.Dat
     if steps.size:
         grid = xr.Dataset(coords=space)
         check_range(out.values, name, subject, area_weights(grid).values if is_global(grid) else None)
+        if VARIABLES[name].is_nonnegative:  # what is below zero within the valid range is rounding of the source
+            out = out.clip(min=0.0, keep_attrs=True)
     return xr.Dataset({name: out.variable}, coords, {"calendar": calendar})
 
 

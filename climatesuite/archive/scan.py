@@ -1,21 +1,26 @@
 """What CMIP files are there: facets from global attributes, cross-checked with file names; headers only are read."""
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import netCDF4
+import numpy as np
+from scipy.io import netcdf_file
 
 from climatesuite.errors import DataContractError
 
 NAME = re.compile(
     r"^(?P<variable_id>[A-Za-z0-9]+)_(?P<table_id>[A-Za-z0-9]+)_(?P<source_id>[^_]+)_(?P<experiment_id>[^_]+)"
-    r"_(?P<member>r\d+i\d+p\d+f\d+)_(?P<grid_label>g[a-z0-9]+)(?:_(?P<start>\d{6})-(?P<stop>\d{6}))?\.nc$"
+    r"_(?P<member>(?:s\d+-)?r\d+i\d+p\d+f\d+)_(?P<grid_label>g[a-z0-9]+)"
+    r"(?:_(?P<start>\d{4,14})(?:-(?P<stop>\d{4,14}))?)?(?P<rest>-clim)?\.nc$"
 )
 ATTRIBUTES = {"variable_id": "variable_id", "table_id": "table_id", "source_id": "source_id",
               "experiment_id": "experiment_id", "member": "variant_label", "grid_label": "grid_label"}  # fmt: skip
-TABLE = "Amon"
+TABLE, FREQUENCY = "Amon", "mon"
+_CLASSIC = ("NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET")
 
 
 @dataclass(frozen=True, order=True)
@@ -72,7 +77,7 @@ def scan(paths: Iterable[str | Path] | str | Path) -> Scan:
 
     Returns:
         Usable entries, sorted, and what was set aside with the reason: unreadable or truncated files, other tables than
-        Amon, names that contradict attributes, older versions.
+        Amon, climatologies, names that contradict attributes or the time axis, older versions.
 
     Raises:
         DataContractError: If a path does not exist.
@@ -92,7 +97,7 @@ def scan(paths: Iterable[str | Path] | str | Path) -> Scan:
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            yield from path.rglob("*.nc")
+            yield from (p for p in path.rglob("*.nc") if not p.is_dir())
         elif path.exists():
             yield path
         else:
@@ -106,8 +111,14 @@ def _look(path: Path) -> Entry | Rejected:
             attrs = {k: str(getattr(file, k)) for k in file.ncattrs()}
             variables = set(file.variables)
             span = _months(file) if "time" in file.variables else None
+            is_climatology = "time" in file.variables and "climatology" in file.variables["time"].ncattrs()
+            if file.data_model in _CLASSIC:
+                _check_length(path)
     except (OSError, RuntimeError) as error:
         return Rejected(path, f"not readable as NetCDF, perhaps truncated ({error})")
+    start_date = attrs.get("sub_experiment_id", "none")
+    if start_date != "none" and "variant_label" in attrs:  # hindcasts: the start date is a part of the member's label
+        attrs["variant_label"] = f"{start_date}-{attrs['variant_label']}"
     facets = {}
     for facet, attribute in ATTRIBUTES.items():
         said, name = attrs.get(attribute), named.group(facet) if named else None
@@ -116,6 +127,11 @@ def _look(path: Path) -> Entry | Rejected:
         facets[facet] = said or name or ""
     if facets["table_id"] and facets["table_id"] != TABLE:
         return Rejected(path, f"table {facets['table_id']}, only {TABLE} (monthly atmosphere) is used")
+    frequency = attrs.get("frequency", FREQUENCY)
+    if is_climatology or (named and named["rest"]):
+        return Rejected(path, "a climatology, not a run")
+    if frequency != FREQUENCY:
+        return Rejected(path, f"frequency {frequency}, only {FREQUENCY} (months) is used")
     absent = [f for f in ("variable_id", "source_id", "experiment_id", "member") if not facets[f]]
     if absent:
         return Rejected(path, f"neither attributes nor file name give {', '.join(absent)}")
@@ -123,6 +139,9 @@ def _look(path: Path) -> Entry | Rejected:
         return Rejected(path, f"no variable {facets['variable_id']} in it")
     if span is None:
         return Rejected(path, "no time axis that can be read")
+    claimed = (named["start"], named["stop"] or named["start"]) if named and named["start"] else span
+    if claimed != span:
+        return Rejected(path, f"holds {'-'.join(span)}, the file name says {'-'.join(claimed)}")
     version = next((p.name for p in path.parents if re.fullmatch(r"v\d{8}", p.name)), "")
     return Entry(
         facets["source_id"], facets["experiment_id"], facets["member"], facets["variable_id"], *span, path,
@@ -137,9 +156,22 @@ def _months(file: netCDF4.Dataset) -> tuple[str, str] | None:
         return None
     bounds = file.variables.get(str(getattr(time, "bounds", "time_bnds")))
     ends = [float(time[i]) if bounds is None else float(bounds[i].mean()) for i in (0, -1)]
-    dates = netCDF4.num2date(ends, time.units, getattr(time, "calendar", "standard"))
+    try:
+        dates = np.asarray(netCDF4.num2date(ends, time.units, getattr(time, "calendar", "standard")))
+    except ValueError:
+        return None
     first, last = (f"{d.year:04d}{d.month:02d}" for d in dates)
     return first, last
+
+
+def _check_length(path: Path) -> None:
+    """Raise OSError if a classic file ends before its data: the NetCDF library would read the rest as zeros."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of maps still open, which nothing here keeps
+            netcdf_file(str(path), "r", mmap=True).close()
+    except ValueError as error:
+        raise OSError("the file is shorter than its header says") from error
 
 
 def _latest(entries: Iterable[Entry]) -> tuple[list[Entry], list[Rejected]]:
@@ -149,9 +181,9 @@ def _latest(entries: Iterable[Entry]) -> tuple[list[Entry], list[Rejected]]:
     for e in kept:
         key = (e.source_id, e.experiment_id, e.member, e.variable_id, e.grid_label)
         newest[key] = max(newest.get(key, ""), e.version)
-    older = [e for e in kept if e.version < newest[e.source_id, e.experiment_id, e.member, e.variable_id, e.grid_label]]
+    older = {e for e in kept if e.version < newest[e.source_id, e.experiment_id, e.member, e.variable_id, e.grid_label]}
     return [e for e in kept if e not in older], [
-        Rejected(e.path, f"version {e.version} is not the latest") for e in older
+        Rejected(e.path, f"version {e.version or 'unknown'} is not the latest") for e in sorted(older)
     ]
 
 

@@ -1,7 +1,7 @@
 """Reference ensembles: a forced mean per time step plus the residuals that training runs left about it.
 
 Draws of such an ensemble are noisy (a 20-member draw moves decadal CRPS / floor by several percent), so it is never drawn to
-be scored: ``evaluate.series.pool_series`` takes the exact expectation over the whole pool. ``sample`` is for figures.
+be scored: ``evaluate.series.pool_series`` takes the exact expectation over the whole pool.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,27 +63,6 @@ class ReferenceEnsemble:
         for m in np.unique(month):
             yield np.flatnonzero(month == m), np.asarray(self.pool[name].sel(calendar_month=m).values, dtype=np.float64)
 
-    def sample(self, n: int, seed: int) -> xr.Dataset:
-        """Independent draws: each step's mean plus one residual of its pool, the same one for all variables.
-
-        Args:
-            n: Number of members.
-            seed: Of the draws.
-
-        Returns:
-            Canonical Dataset ``(member, time, lat, lon)``, float32, members 0 to n - 1.
-        """
-        rng = np.random.default_rng(seed)
-        picks = rng.integers(self.pool.sizes["sample"], size=(n, self.mean.sizes["time"]))
-        out = self.mean[list(self.variables)].expand_dims(member=np.arange(n)).copy()
-        for name in self.variables:
-            values = np.empty(out[name].shape, dtype=np.float32)
-            forced = np.asarray(self.mean[name].values, dtype=np.float64)
-            for steps, residuals in self.pools(name):
-                values[:, steps] = forced[steps] + residuals[picks[:, steps]]
-            out[name] = (out[name].dims, values, self.pool[name].attrs)
-        return out.assign_attrs(self.mean.attrs)
-
 
 class Baseline(Protocol):
     """Anything that yields a reference ensemble for the time steps of a truth."""
@@ -121,9 +100,8 @@ def coarse_runs(
             )
         yearly = to_year(ds) if "month" in ds.coords else ds
         start = int(yearly["year"].values[0]) if decade_start is None else decade_start
-        made = {"month": lambda: ds, "year": lambda: yearly, "decade": lambda: to_decade(yearly, start)}
         for t in timescales:
-            out[t][scenario] = made[t]()
+            out[t][scenario] = ds if t == "month" else yearly if t == "year" else to_decade(yearly, start)
     return out
 
 
@@ -244,10 +222,14 @@ def _overall_mean(runs: Runs, names: Sequence[str]) -> xr.Dataset:
                 count = count + np.array([g.sum() * run.sizes["member"] for g in groups])[:, None, None]
             else:
                 total, count = total + series.sum(axis=0), count + series.shape[0] * run.sizes["member"]
-        coords, dims = {"lat": ds["lat"], "lon": ds["lon"]}, ("lat", "lon")
-        if "month" in ds.coords:
-            coords, dims = {"calendar_month": np.arange(1, 13), **coords}, ("calendar_month", *dims)
-        out[name] = xr.DataArray(total / count, coords, dims, attrs=ds[name].attrs)
+        is_month = "month" in ds.coords
+        coords = {"lat": ds["lat"].values, "lon": ds["lon"].values}
+        out[name] = xr.DataArray(
+            total / count,
+            {"calendar_month": np.arange(1, 13), **coords} if is_month else coords,
+            ("calendar_month", "lat", "lon") if is_month else ("lat", "lon"),
+            attrs=ds[name].attrs,
+        )
     return xr.Dataset(out)
 
 

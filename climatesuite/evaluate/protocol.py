@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from climatesuite.conventions import TIMESCALES, VARIABLES
 from climatesuite.errors import DataContractError
 from climatesuite.evaluate.scores import check_comparable
-from climatesuite.harmonise.grids import area_weights, cos_weights
 
 HEADLINE_FIRST_YEAR = 2017
 """Scenario runs of equal member label share their state of January 2015, so 2015 and 2016 are not independent of training."""
@@ -113,7 +112,7 @@ def align(prediction: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.Dat
 
 
 def periods(ds: xr.Dataset, timescale: str) -> tuple[Period, ...]:
-    """The full period and, where it is shorter and not empty, the headline period (labels from 2017 on)."""
+    """The full period and, unless it is empty, the headline period: labels from 2017 on, so decades from the second."""
     year = np.asarray(ds["year"].values, dtype=np.int64)
     extra = 9 if timescale == "decade" else 0
     whole = np.arange(year.size)
@@ -122,15 +121,6 @@ def periods(ds: xr.Dataset, timescale: str) -> tuple[Period, ...]:
     if late.size:
         out.append(Period("headline", late, (int(year[late[0]]), int(year[-1]) + extra)))
     return tuple(out)
-
-
-def weights_of(ds: xr.Dataset, kind: str = "coslat") -> xr.DataArray:
-    """Area weights ``(lat)``: ``coslat`` (every published score) or ``cell`` (sine of the cell bounds)."""
-    if kind == "coslat":
-        return cos_weights(ds["lat"])
-    if kind == "cell":
-        return area_weights(ds)
-    raise ValueError(f"weights kind {kind!r}: expected coslat or cell")
 
 
 def check_field(name: str, field: xr.DataArray, subject: str, sample_mean: float | None = None) -> None:
@@ -178,7 +168,6 @@ def check_pair(name: str, prediction: xr.Dataset, truth: xr.Dataset, subject: st
 
 
 def plain_value(value: Any) -> Any:
-    """A number JSON can hold: None for NaN, Python scalars for numpy's."""
-    if isinstance(value, (float, np.floating)):
-        return float(value) if np.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value
+    """A value JSON can hold: None for NaN and infinity, Python's own numbers and lists for numpy's."""
+    value = value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value

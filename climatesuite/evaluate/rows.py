@@ -1,17 +1,22 @@
-"""Rows of ``scores.json``: series averaged over a period, with intervals from one paired block bootstrap."""
+"""Rows of ``scores.json``: series averaged over a period, with intervals from one paired block bootstrap.
 
-from collections.abc import Mapping
+A :class:`Comparison` is a truth and its references on one stretch of one timescale; it makes the rows of everything scored there.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from climatesuite.conventions import VARIABLES
+from climatesuite.evaluate.baselines import FLOOR, PATTERN_SCALING, Baseline
 from climatesuite.evaluate.kernels import Array
-from climatesuite.evaluate.protocol import BLOCK_YEARS, Period, plain_value
+from climatesuite.evaluate.protocol import BLOCK_YEARS, LATE_WINDOW, Period, periods, plain_value
 from climatesuite.evaluate.scores import rank_chi2, reliability_index
-from climatesuite.evaluate.series import ScoreSeries, TruthSeries
+from climatesuite.evaluate.series import ScoreSeries, TruthSeries, ensemble_series, pool_series, truth_series
 
 Row = dict[str, Any]
 BOOTSTRAP_SEED = 0
@@ -113,7 +118,8 @@ def score_row(
         thinned = scored.thinned_ranks[s].sum(axis=0)
         row["rank_chi2"] = rank_chi2(thinned) / scored.size if thinned.sum() else None
     base = None if reference is None else float(reference.crps[:, s].mean())
-    row["skill"] = None if base is None else (base - crps) / (base - floor)
+    if base is not None and base > floor:  # where CO2 scaling is as good as the floor there is nothing to gain
+        row["skill"] = (base - crps) / (base - floor) + 0.0  # + 0.0: no negative zero for the reference itself
     if draws is not None:
         row.update(_uncertainty(scored, truth, s, draws, reference))
     if np.isnan(floor):
@@ -142,9 +148,10 @@ def _uncertainty(
     out["stderr"]["crps_ratio"] = ratio.std(ddof=1)
     if reference is not None and reference is not scored:
         base = draws.means(reference.crps[:, s])
-        skill = (base - crps) / (base - floor)
-        out["skill_lo"], out["skill_hi"] = _interval(skill)
-        out["stderr"]["skill"] = skill.std(ddof=1)
+        if np.percentile(base - floor, 2.5) > 0:  # a ratio whose denominator may be zero has no interval
+            skill = (base - crps) / (base - floor)
+            out["skill_lo"], out["skill_hi"] = _interval(skill)
+            out["stderr"]["skill"] = skill.std(ddof=1)
     return out
 
 
@@ -161,3 +168,104 @@ def floor_row(head: Mapping[str, Any], name: str, truth: TruthSeries, span: Peri
     if draws is not None:
         row["stderr"] = {"crps": draws.means(floor).std(ddof=1)}
     return finish(row)
+
+
+class Comparison:
+    """Truth and references on one stretch of one timescale; each is read once, for all predictions on that stretch.
+
+    Args:
+        timescale: ``decade``, ``year`` or ``month``.
+        truth: Canonical Dataset of that timescale, N members.
+        references: Fitted baselines.
+        bootstrap: Draws of the block bootstrap; 0 for no intervals.
+        anomaly_base: Area mean of the training scenarios 2015-2024 by variable, score units, for nrmse.
+        commit: Code commit to write into the rows.
+    """
+
+    def __init__(
+        self, timescale: str, truth: xr.Dataset, references: Sequence[Baseline] = (), bootstrap: int = 1000,
+        anomaly_base: Mapping[str, float] | None = None, commit: str | None = None,
+    ) -> None:  # fmt: skip
+        self.timescale, self.truth, self.references, self.bootstrap = timescale, truth, references, bootstrap
+        self.anomaly_base, self.commit = anomaly_base or {}, commit
+        self.spans = periods(truth, timescale)
+        self.year = np.asarray(truth["year"].values, dtype=np.int64)
+        is_late = (self.year >= LATE_WINDOW[0]) & (self.year <= LATE_WINDOW[1])
+        self.late = np.flatnonzero(is_late & (timescale == "year"))
+        self._truth: dict[str, TruthSeries] = {}
+        self._pools: dict[tuple[str, str], dict[str, ScoreSeries]] = {}
+
+    def reference_rows(self, name: str) -> list[Row]:
+        """Rows of the floor and of the references for one variable."""
+        truth, out = self._truth_of(name), []
+        for span in self.spans:
+            out.append(floor_row(self._head(FLOOR, {}), name, truth, span, self._draws(span)))
+        for model, by_period in self._pools_of(name).items():
+            out += self._rows(model, name, by_period, {})
+        return out
+
+    def prediction_rows(self, model: str, fields: xr.Dataset, name: str, facts: Mapping[str, Any]) -> list[Row]:
+        """Rows of an ensemble aligned with the truth; ``facts`` are fields of the rows known beforehand."""
+        scored = ensemble_series(fields, self.truth, name, self.spans, self.late, model)
+        return self._rows(model, name, {span.name: scored for span in self.spans}, facts)
+
+    def _truth_of(self, name: str) -> TruthSeries:
+        if name not in self._truth:
+            self._truth[name] = truth_series(self.truth, name, self.spans)
+        return self._truth[name]
+
+    def _pools_of(self, name: str) -> dict[str, dict[str, ScoreSeries]]:
+        """Series of the references by model and period."""
+        for baseline in self.references:
+            if (baseline.name, name) in self._pools:
+                continue
+            ensemble = baseline.ensemble(self.timescale, self.truth)
+            for each in (n for n in ensemble.variables if n in self.truth):  # one ensemble serves all its variables
+                self._pools[baseline.name, each] = {
+                    span.name: pool_series(ensemble, self.truth, each, span, self.late) for span in self.spans
+                }
+        return {model: s for (model, variable), s in self._pools.items() if variable == name}
+
+    def _head(self, model: str, facts: Mapping[str, Any]) -> Row:
+        attrs = self.truth.attrs
+        return {
+            "model": model, "source": "ours", "timescale": self.timescale, "esm": attrs.get("source_id"),
+            "scenario": attrs.get("experiment_id"), "weights": "coslat", "commit": self.commit, **facts,
+        }  # fmt: skip
+
+    def _draws(self, span: Period) -> Bootstrap | None:
+        if not self.bootstrap:
+            return None
+        return Bootstrap.draw(self.year[span.steps], int(self.year[0]), self.truth.sizes["member"], self.bootstrap)
+
+    def _rows(self, model: str, name: str, by_period: Mapping[str, ScoreSeries], facts: Mapping[str, Any]) -> list[Row]:
+        truth, reference, out = self._truth_of(name), self._pools_of(name).get(PATTERN_SCALING, {}), []
+        for span in self.spans:
+            scored = by_period[span.name]
+            row = score_row(
+                self._head(model, facts), name, scored, truth, span, self._draws(span), reference.get(span.name)
+            )
+            row["trend_err"] = _slope_per_decade(self.year[span.steps], scored.mean_error[span.steps])
+            out.append(row | self._nrmse(name, scored, truth) if span.name == "full" else row)
+        return out
+
+    def _nrmse(self, name: str, scored: ScoreSeries, truth: TruthSeries) -> Row:
+        """ClimateBench's normalised errors of the years from 2080, anomalies from the training scenarios' 2015-2024."""
+        if not self.late.size or name not in self.anomaly_base:
+            return {}
+        scale = abs(float(truth.mean[self.late].mean()) - self.anomaly_base[name])
+        spatial = float(np.sqrt(scored.late_square)) / scale
+        in_time = float(np.sqrt((scored.mean_error[self.late] ** 2).mean())) / scale
+        return {
+            "nrmse_s": spatial, "nrmse_g": in_time, "nrmse_t": spatial + 5.0 * in_time,
+            "nrmse_window": [int(self.year[self.late[0]]), int(self.year[self.late[-1]])],
+            "nrmse_base": "training scenarios 2015-2024",
+        }  # fmt: skip
+
+
+def _slope_per_decade(year: NDArray[np.int64], series: Array) -> float | None:
+    """Least-squares slope over 10 years; None for fewer than 3 different years."""
+    if np.unique(year).size < 3:
+        return None
+    t = year - year.mean()
+    return float(10.0 * (t @ series) / (t @ t))

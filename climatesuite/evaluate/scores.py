@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import xarray as xr
+from scipy.stats import chi2
 
 from climatesuite.errors import DataContractError
 from climatesuite.evaluate import kernels
@@ -153,16 +154,9 @@ def rmse(
 ) -> float:
     """Root of the pooled mean square error of the ensemble mean against the mean of the truth's members.
 
-    Square, area mean, mean over time, one root: never below the mean of yearly roots (:func:`rmse_mean_of_steps`).
+    Square, area mean, mean over time, one root: never below a mean of yearly roots, which some tables print.
     """
     return float(np.sqrt(_total(area_mean(_mean_error(forecast, truth, member_dim) ** 2, weights))))
-
-
-def rmse_mean_of_steps(
-    forecast: xr.DataArray, truth: xr.DataArray, weights: xr.DataArray | None = None, member_dim: str = "member"
-) -> float:
-    """Mean over time of each step's root mean square error (ClimateBench's ``get_rmse(...).mean()``)."""
-    return _total(np.sqrt(area_mean(_mean_error(forecast, truth, member_dim) ** 2, weights)))
 
 
 def bias(
@@ -170,16 +164,6 @@ def bias(
 ) -> float:
     """Mean of forecast minus truth, unit of the fields."""
     return _total(area_mean(_mean_error(forecast, truth, member_dim), weights))
-
-
-def mae(
-    forecast: xr.DataArray, truth: xr.DataArray, weights: xr.DataArray | None = None, member_dim: str = "member"
-) -> float:
-    """Mean absolute error of the ensemble mean against single members."""
-    centre = forecast.astype(np.float64)
-    centre = centre.mean(member_dim) if member_dim in centre.dims else centre
-    x, y, wrap = _arrays(centre.assign_attrs(forecast.attrs).expand_dims(member_dim), truth, member_dim)
-    return _total(area_mean(wrap(kernels.mean_abs_difference(x, y)), weights))
 
 
 def crps_ensemble(
@@ -279,10 +263,18 @@ def reliability_index(shares: Sequence[float] | np.ndarray | xr.DataArray) -> fl
 
 
 def rank_chi2(counts: Sequence[float] | np.ndarray | xr.DataArray) -> float:
-    """Chi-square of rank counts against a flat histogram (M degrees of freedom); for thinned, independent counts."""
+    """Chi-square of rank counts against a flat histogram; for thinned, independent counts."""
     values = np.asarray(counts, dtype=np.float64)
     expected = values.sum() / values.size
     return float(((values - expected) ** 2 / expected).sum())
+
+
+def rank_p_value(counts: Sequence[float] | np.ndarray | xr.DataArray) -> float:
+    """Probability of a chi-square (:func:`rank_chi2`, M degrees of freedom) this large if the ensemble is calibrated.
+
+    Neighbouring cells and years are correlated: on anything but a thinned sample it is far too small.
+    """
+    return float(chi2.sf(rank_chi2(counts), np.size(counts) - 1))
 
 
 def pair_floor(truth: xr.DataArray, member_dim: str = "member") -> xr.DataArray:
@@ -297,12 +289,6 @@ def pair_floor(truth: xr.DataArray, member_dim: str = "member") -> xr.DataArray:
     ordered = truth.transpose(member_dim, ...)
     y = np.asarray(ordered.values, dtype=np.float64)
     return ordered.isel({member_dim: 0}, drop=True).copy(data=kernels.pair_sum(y) / (y.shape[0] * (y.shape[0] - 1)))
-
-
-def leave_one_out_rmse(truth: xr.DataArray, weights: xr.DataArray | None = None, member_dim: str = "member") -> float:
-    """RMSE of each member against the mean of the others; exactly sqrt(N / (N - 1) x variance)."""
-    size = truth.sizes[member_dim]
-    return float(np.sqrt(size / (size - 1)) * spread(truth, weights, member_dim))
 
 
 def nrmse(

@@ -1,4 +1,7 @@
-"""Scoring of ensembles, whoever made them: prediction files and truth files in, rows of ``scores.json`` out."""
+"""Scoring of ensembles, whoever made them: prediction files and truth files in, rows of ``scores.json`` out.
+
+:func:`score` takes files, :func:`score_datasets` takes Datasets; both write a floor and the references into every table.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,16 +15,19 @@ from climatesuite.archive.read import open_runs
 from climatesuite.conventions import TIMESCALES, VARIABLES
 from climatesuite.errors import DataContractError
 from climatesuite.evaluate import protocol
-from climatesuite.evaluate.baselines import FLOOR, PATTERN_SCALING, Baseline, Climatology, PatternScaling, field_names
-from climatesuite.evaluate.rows import Bootstrap, Row, floor_row, score_row
+from climatesuite.evaluate.baselines import Baseline, Climatology, PatternScaling, field_names
+from climatesuite.evaluate.rows import Comparison, Row
 from climatesuite.evaluate.scores import area_mean
-from climatesuite.evaluate.series import ScoreSeries, TruthSeries, ensemble_series, pool_series, truth_series
 from climatesuite.export import open_ensemble
 from climatesuite.forcing.forcings import open_forcings
 from climatesuite.forcing.response import annual_predictor
 from climatesuite.harmonise.coarsen import to_decade, to_year
 
 MEMBER_DIMS = ("member", "realization", "sample", "ensemble")
+FACTS = ("seed", "runtime_s", "params", "commit")
+"""Global attributes of an ensemble file that go into its rows."""
+Runs = Mapping[tuple[str, str], xr.Dataset]
+"""Canonical Datasets by (source_id, experiment_id), as ``archive.read.open_runs`` returns them."""
 
 
 @dataclass(frozen=True)
@@ -38,84 +44,10 @@ class Prediction:
     fields: xr.Dataset
     facts: Mapping[str, Any] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class _Settings:
-    bootstrap: int
-    weights: str
-    anomaly_base: Mapping[str, float]
-    commit: str | None
-
-
-class _Comparison:
-    """Truth and references on one stretch of one timescale; each read once, for all predictions on that stretch."""
-
-    def __init__(self, timescale: str, truth: xr.Dataset, references: Sequence[Baseline], settings: _Settings) -> None:
-        self.timescale, self.truth, self.settings = timescale, truth, settings
-        self.references = references
-        self.spans = protocol.periods(truth, timescale)
-        self.year = np.asarray(truth["year"].values, dtype=np.int64)
-        first, last = protocol.LATE_WINDOW
-        self.late = np.flatnonzero((self.year >= first) & (self.year <= last) & (timescale == "year"))
-        self._truth: dict[str, TruthSeries] = {}
-        self._pools: dict[tuple[str, str], dict[str, ScoreSeries]] = {}
-
-    def truth_of(self, name: str) -> TruthSeries:
-        if name not in self._truth:
-            self._truth[name] = truth_series(self.truth, name, self.spans, self.settings.weights)
-        return self._truth[name]
-
-    def pools_of(self, name: str) -> dict[str, dict[str, ScoreSeries]]:
-        """Series of the references by model and period."""
-        for baseline in self.references:
-            if (baseline.name, name) in self._pools:
-                continue
-            ensemble = baseline.ensemble(self.timescale, self.truth)
-            for each in (n for n in ensemble.variables if n in self.truth):  # one ensemble serves all its variables
-                self._pools[baseline.name, each] = {
-                    span.name: pool_series(ensemble, self.truth, each, span, self.late, self.settings.weights)
-                    for span in self.spans
-                }
-        return {model: s for (model, variable), s in self._pools.items() if variable == name}
-
-    def head(self, model: str, facts: Mapping[str, Any]) -> Row:
-        attrs = self.truth.attrs
-        return {
-            "model": model, "source": "ours", "timescale": self.timescale, "esm": attrs.get("source_id"),
-            "scenario": attrs.get("experiment_id"), "weights": self.settings.weights, "commit": self.settings.commit, **facts,
-        }  # fmt: skip
-
-    def rows(
-        self, model: str, name: str, scored: Mapping[str, ScoreSeries] | None, facts: Mapping[str, Any]
-    ) -> list[Row]:
-        """Rows of all periods from the series of each; rows of the floor if ``scored`` is None."""
-        truth, reference, out = self.truth_of(name), self.pools_of(name).get(PATTERN_SCALING, {}), []
-        head = self.head(model, facts)
-        for span in self.spans:
-            draws = None
-            if self.settings.bootstrap:
-                n_members = self.truth.sizes["member"]
-                draws = Bootstrap.draw(self.year[span.steps], int(self.year[0]), n_members, self.settings.bootstrap)
-            if scored is None:
-                out.append(floor_row(head, name, truth, span, draws))
-                continue
-            row = score_row(head, name, scored[span.name], truth, span, draws, reference.get(span.name))
-            out.append(row | self._nrmse(name, scored[span.name], truth) if span.name == "full" else row)
-        return out
-
-    def _nrmse(self, name: str, scored: ScoreSeries, truth: TruthSeries) -> Row:
-        """ClimateBench's normalised errors of the years from 2080, anomalies from the training scenarios' 2015-2024."""
-        if not self.late.size or name not in self.settings.anomaly_base:
-            return {}
-        scale = abs(float(truth.mean[self.late].mean()) - self.settings.anomaly_base[name])
-        spatial = float(np.sqrt(scored.late_square)) / scale
-        in_time = float(np.sqrt((scored.mean_error[self.late] ** 2).mean())) / scale
-        window = [int(self.year[self.late[0]]), int(self.year[self.late[-1]])]
-        total = spatial + 5.0 * in_time
-        return {
-            "nrmse_s": spatial, "nrmse_g": in_time, "nrmse_t": total, "nrmse_window": window,
-            "nrmse_base": "training scenarios 2015-2024",
-        }  # fmt: skip
+    @property
+    def timescale(self) -> str:
+        """Timescale of its fields."""
+        return protocol.timescale_of(self.fields, self.model)
 
 
 def truth_at(
@@ -123,14 +55,15 @@ def truth_at(
 ) -> xr.Dataset:
     """The truth at a timescale: as given, or coarsened from a finer one.
 
+    Args:
+        truth: Canonical Dataset, or one by timescale.
+        timescale: The one wanted.
+        decade_start: First year of a decade; the truth's first year if None.
+
     Raises:
         DataContractError: If only coarser data is there.
     """
-    given = (
-        dict(truth)
-        if isinstance(truth, Mapping) and not isinstance(truth, xr.Dataset)
-        else {protocol.timescale_of(truth, "the truth"): truth}
-    )
+    given = {protocol.timescale_of(truth, "the truth"): truth} if isinstance(truth, xr.Dataset) else dict(truth)
     if timescale in given:
         return given[timescale]
     if timescale == "year" and "month" in given:
@@ -149,9 +82,8 @@ def score_datasets(
     references: Sequence[Baseline] = (),
     *,
     variables: Sequence[str] | None = None,
-    timescales: Sequence[str] | None = None,
+    timescales: Sequence[str] = TIMESCALES,
     decade_start: int | None = None,
-    weights: str = "coslat",
     bootstrap: int = 1000,
     anomaly_base: Mapping[str, float] | None = None,
     commit: str | None = None,
@@ -159,14 +91,13 @@ def score_datasets(
     """Score ensembles and references against single members of the truth.
 
     Args:
-        predictions: Ensembles, each of one timescale, on the truth's grid in canonical units; may be lazy.
+        predictions: Ensembles, each of one timescale, on the truth's grid in canonical units; may be lazy. They are compared
+            on the years (and months) that they share with the truth.
         truth: Canonical Dataset of N members (months, years or decades), or one by timescale.
         references: Fitted baselines, scored exactly on the steps of every prediction.
         variables: Variables to score; all that prediction and truth share if None.
-        timescales: Timescales whose floor and references are wanted even without a prediction; those of the
-            predictions if None, all if there is none.
-        decade_start: First year of a decade where the truth is coarsened.
-        weights: ``coslat`` (published scores) or ``cell``.
+        timescales: Timescales of the floor and the references where there is no prediction at all.
+        decade_start: First year of a decade where the truth is coarsened; from a decadal prediction if None.
         bootstrap: Draws of the block bootstrap; 0 for no intervals.
         anomaly_base: Area mean of the training scenarios 2015-2024 by variable (:func:`anomaly_base`), for nrmse.
         commit: Code commit to write into the rows.
@@ -178,56 +109,42 @@ def score_datasets(
     Raises:
         DataContractError: If labels, grids, units or values do not fit, or there is nothing to score.
     """
-    settings = _Settings(bootstrap, weights, anomaly_base or {}, commit)
-    truths: dict[str, xr.Dataset] = {}
-    comparisons: dict[tuple[str, bytes], _Comparison] = {}
-    rows: list[Row] = []
+    given = list(predictions)
+    start = _decade_start(given) if decade_start is None else decade_start
+    truths = {t: truth_at(truth, t, start) for t in ({p.timescale for p in given} or timescales)}
+    comparisons: dict[tuple[str, bytes], Comparison] = {}
 
-    def compare(timescale: str, fields: xr.Dataset | None, subject: str) -> tuple[xr.Dataset | None, _Comparison]:
-        if timescale not in truths:
-            start = decade_start
-            if start is None and timescale == "decade" and fields is not None:
-                start = int(fields.attrs.get("decade_start", fields["year"].values[0]))
-            truths[timescale] = truth_at(truth, timescale, start)
-        cut = truths[timescale]
-        if fields is not None:
-            fields, cut = protocol.align(fields, cut)
+    def comparison(timescale: str, cut: xr.Dataset) -> Comparison:
         key = (timescale, protocol.labels(cut).tobytes())
         if key not in comparisons:
-            comparisons[key] = new = _Comparison(timescale, cut, references, settings)
-            for name in _names(variables, fields, cut, subject):
-                rows.extend(new.rows(FLOOR, name, None, {}))
-                for model, scored in new.pools_of(name).items():
-                    rows.extend(new.rows(model, name, scored, {}))
-        return fields, comparisons[key]
+            comparisons[key] = Comparison(timescale, cut, references, bootstrap, anomaly_base, commit)
+        return comparisons[key]
 
-    found = False
-    for prediction in predictions:
-        found = True
-        fields, comparison = compare(
-            protocol.timescale_of(prediction.fields, prediction.model), prediction.fields, prediction.model
-        )
-        for name in _names(variables, fields, comparison.truth, prediction.model):
-            protocol.check_pair(name, fields, comparison.truth, prediction.model)
-            scored = ensemble_series(
-                fields, comparison.truth, name, comparison.spans, comparison.late, weights, prediction.model
-            )
-            by_period = {span.name: scored for span in comparison.spans}
-            rows.extend(comparison.rows(prediction.model, name, by_period, prediction.facts))
-    for timescale in timescales if timescales is not None else () if found else TIMESCALES:
-        if not any(key[0] == timescale for key in comparisons):
-            compare(timescale, None, "the truth")
-    return _ordered(rows)
+    tables: dict[tuple[Comparison, str], list[Row]] = {}  # in order of appearance
+    for prediction in given:
+        fields, cut = protocol.align(prediction.fields, truths[prediction.timescale])
+        shared = comparison(prediction.timescale, cut)
+        for name in _names(variables, [fields, cut], prediction.model):
+            protocol.check_pair(name, fields, cut, prediction.model)
+            rows = shared.prediction_rows(prediction.model, fields, name, prediction.facts)
+            tables.setdefault((shared, name), []).extend(rows)
+    if not given:
+        tables = {(comparison(t, ds), n): [] for t, ds in truths.items() for n in _names(variables, [ds], "the truth")}
+    return _ordered([row for (shared, name), rows in tables.items() for row in shared.reference_rows(name) + rows])
 
 
-def _names(
-    variables: Sequence[str] | None, fields: xr.Dataset | None, truth: xr.Dataset, subject: str
-) -> tuple[str, ...]:
+def _decade_start(predictions: Sequence[Prediction]) -> int | None:
+    decades = [p.fields for p in predictions if p.timescale == "decade"]
+    return int(decades[0].attrs.get("decade_start", decades[0]["year"].values[0])) if decades else None
+
+
+def _names(variables: Sequence[str] | None, datasets: Sequence[xr.Dataset], subject: str) -> tuple[str, ...]:
+    """The variables asked for, or all known ones in every Dataset."""
     if variables is not None:
         return tuple(variables)
-    names = tuple(n for n in VARIABLES if n in truth and (fields is None or n in fields))
+    names = tuple(n for n in VARIABLES if all(n in ds for ds in datasets))
     if not names:
-        has = sorted(map(str, (truth if fields is None else fields).data_vars))
+        has = sorted(map(str, datasets[0].data_vars))
         raise DataContractError(
             subject, f"variables {has}", f"some of {', '.join(VARIABLES)} in it and the truth", "rename its variables"
         )
@@ -237,17 +154,16 @@ def _names(
 def _ordered(rows: list[Row]) -> list[Row]:
     """By timescale, variable, period and window; within these the order of making (floor, references, predictions)."""
     names = list(VARIABLES)
-    key = [
-        (TIMESCALES.index(r["timescale"]), names.index(r["variable"]), r["period"] != "headline", r["window"])
-        for r in rows
-    ]
-    return [rows[i] for i in sorted(range(len(rows)), key=lambda i: (*key[i], i))]
+    return sorted(
+        rows,
+        key=lambda r: (
+            TIMESCALES.index(r["timescale"]), names.index(r["variable"]), r["period"] != "headline", r["window"]
+        ),
+    )  # fmt: skip
 
 
-def anomaly_base(
-    runs: Mapping[str, xr.Dataset], variables: Sequence[str] | None = None, weights: str = "coslat"
-) -> dict[str, float]:
-    """Area mean of the first ten years (2015-2024) over all training runs, score units, by variable."""
+def anomaly_base(runs: Mapping[str, xr.Dataset], variables: Sequence[str] | None = None) -> dict[str, float]:
+    """Area mean of 2015-2024 over all training runs, score units, by variable; nothing where a run lacks these years."""
     out = {}
     for name in field_names(runs, variables):
         means = []
@@ -256,8 +172,7 @@ def anomaly_base(
             part = ds.isel(time=np.flatnonzero((year >= 2015) & (year <= 2024)))
             if part.sizes["time"] == 0:
                 return {}
-            series = area_mean(part[name], protocol.weights_of(ds, weights))
-            means += list(series.weighted(part["days"]).mean("time").values)
+            means += list(area_mean(part[name]).weighted(part["days"]).mean("time").values)
         out[name] = float(np.mean(means)) * VARIABLES[name].score_factor
     return out
 
@@ -287,68 +202,31 @@ def fit_baselines(
     return out
 
 
-def is_ensemble_file(path: Path) -> bool:
-    """Whether a NetCDF file holds an ensemble (a member dimension) rather than one CMIP run."""
-    with xr.open_dataset(path, decode_times=False) as ds:
-        return any(dim in ds.dims for dim in MEMBER_DIMS)
-
-
-def _one_source(
-    runs: Mapping[tuple[str, str], xr.Dataset], subject: str, source: str | None = None
-) -> dict[str, xr.Dataset]:
-    """Runs by scenario; raises where they come from several sources or another than the truth's."""
-    sources = sorted({key[0] for key in runs})
-    if len(sources) != 1 or source not in (None, sources[0]):
-        expected = "one source_id" if source is None else f"only {source}, the source of the truth"
-        raise DataContractError(
-            subject, f"source_id {', '.join(sources) or 'none'}", expected, "score one Earth system model at a time"
-        )
-    return {scenario: ds for (_, scenario), ds in runs.items()}
-
-
-def _select_truth(runs: Mapping[str, xr.Dataset], predictions: Sequence[Prediction]) -> xr.Dataset:
-    """The run of the predictions' scenario."""
-    stated = {p.fields.attrs.get("experiment_id") for p in predictions} - {None, ""}
-    if len(stated) > 1:
-        raise DataContractError(
-            "predictions", f"scenarios {sorted(map(str, stated))}", "one scenario", "score scenarios one by one"
-        )
-    if not stated and len(runs) == 1:
-        return next(iter(runs.values()))
-    wanted = next(iter(stated), None)
-    if wanted not in runs:
-        raise DataContractError(
-            "the truth", f"scenarios {sorted(runs)}", f"{wanted or 'one scenario'}", "give truth files of that scenario"
-        )
-    return runs[wanted]
-
-
 def score(
     prediction_files: Sequence[str | Path],
-    truth_files: Sequence[str | Path],
-    reference_files: Sequence[str | Path] = (),
+    truth_files: Sequence[str | Path] | Runs,
+    reference_files: Sequence[str | Path] | Runs = (),
     forcings: str | Path | None = None,
     *,
     variables: Sequence[str] | None = None,
     decade_start: int | None = None,
     seed: int | None = None,
     bootstrap: int = 1000,
-    weights: str = "coslat",
     commit: str | None = None,
 ) -> list[Row]:
     """Score ensemble files against CMIP files; the function behind ``climatesuite score``.
 
     Args:
         prediction_files: Ensemble NetCDF files (dims member, realization, sample or ensemble), decades, years or months.
-        truth_files: CMIP files of the test scenario (months), all members.
+            None at all gives the floor and the references alone.
+        truth_files: CMIP files of the test scenario (months), all members; or such runs, already opened.
         reference_files: CMIP files of the training scenarios (they give climatology and, with ``forcings``, CO2 pattern
-            scaling) and ensemble files of rivals (one scored row each, named by the file).
+            scaling) and ensemble files of rivals (one scored row each, named by the file); or training runs, opened.
         forcings: Directory of ``inputs_<experiment_id>.nc`` with cumulative CO2.
         variables: Variables to score; all shared ones if None.
         decade_start: First year of a decade; taken from a decadal prediction, else the truth's first year.
         seed: Seed to write into the rows of predictions whose files state none.
         bootstrap: Draws of the block bootstrap.
-        weights: ``coslat`` or ``cell``.
         commit: Code commit to write into the rows.
 
     Returns:
@@ -357,47 +235,85 @@ def score(
     Raises:
         DataContractError: If files, labels, grids or units do not fit, or the training runs contain the test scenario.
     """
-    rivals = [Path(f) for f in reference_files if is_ensemble_file(Path(f))]
-    training_files = [Path(f) for f in reference_files if Path(f) not in rivals]
     predictions = [_open_prediction(Path(f), seed) for f in prediction_files]
-    truth = _select_truth(_one_source(open_runs(list(truth_files), variables=variables), "the truth"), predictions)
+    rivals: list[Prediction] = []
+    if not isinstance(reference_files, Mapping):
+        paths = [Path(f) for f in reference_files if is_ensemble_file(Path(f))]
+        rivals = [replace(_open_prediction(path, None), model=path.stem) for path in paths]
+        reference_files = [f for f in reference_files if Path(f) not in paths]
+    truth = _truth_run(_opened(truth_files, variables), predictions + rivals)
     if decade_start is None:
-        decades = [p.fields for p in predictions if protocol.timescale_of(p.fields, p.model) == "decade"]
-        decade_start = int(decades[0]["year"].values[0]) if decades else int(truth["year"].values[0])
-    timescales = sorted({protocol.timescale_of(p.fields, p.model) for p in predictions}) or list(TIMESCALES)
+        decade_start = _decade_start(predictions + rivals) or int(truth["year"].values[0])
     references: list[Baseline] = []
     base: dict[str, float] = {}
-    if training_files:
-        training = _training(training_files, variables, truth)
+    if reference_files:
+        training = _training(_opened(reference_files, variables), truth)
         predictors, target = _predictors(forcings, list(training), truth.attrs["experiment_id"])
         names = [n for n in field_names(training, variables) if n in truth]
+        timescales = sorted({p.timescale for p in predictions + rivals}) or TIMESCALES
         references = fit_baselines(
             training, predictors, target, variables=names, decade_start=decade_start, timescales=timescales
         )
-        base = anomaly_base(training, names, weights)
-    predictions += [replace(_open_prediction(path, None), model=path.stem) for path in rivals]
+        base = anomaly_base(training, names)
     return score_datasets(
-        predictions, truth, references, variables=variables, decade_start=decade_start, weights=weights, bootstrap=bootstrap,
+        predictions + rivals, truth, references, variables=variables, decade_start=decade_start, bootstrap=bootstrap,
         anomaly_base=base, commit=commit,
     )  # fmt: skip
 
 
+def is_ensemble_file(path: Path) -> bool:
+    """Whether a path is a NetCDF file of an ensemble (with a member dimension) rather than one or many CMIP runs."""
+    if path.is_dir():
+        return False
+    with xr.open_dataset(path, decode_times=False) as ds:
+        return any(dim in ds.dims for dim in MEMBER_DIMS)
+
+
 def _open_prediction(path: Path, seed: int | None) -> Prediction:
     ds = open_ensemble(path)
-    facts = {key: ds.attrs[key] for key in ("seed", "runtime_s", "commit", "params") if key in ds.attrs}
+    facts = {key: ds.attrs[key] for key in FACTS if key in ds.attrs}
     if "seed" not in facts and seed is not None:
         facts["seed"] = seed
     return Prediction(str(ds.attrs.get("model") or path.stem), ds, facts)
 
 
-def _training(files: Sequence[Path], variables: Sequence[str] | None, truth: xr.Dataset) -> dict[str, xr.Dataset]:
-    training = _one_source(open_runs(list(files), variables=variables), "reference files", truth.attrs["source_id"])
-    test = truth.attrs["experiment_id"]
+def _opened(files: Sequence[str | Path] | Runs, variables: Sequence[str] | None) -> Runs:
+    return files if isinstance(files, Mapping) else open_runs([Path(f) for f in files], variables=variables)
+
+
+def _truth_run(runs: Runs, predictions: Sequence[Prediction]) -> xr.Dataset:
+    """The run of the predictions' scenario; the only run if they state none."""
+    by_scenario = _one_source(runs, "the truth")
+    stated = {str(p.fields.attrs["experiment_id"]) for p in predictions if p.fields.attrs.get("experiment_id")}
+    if len(stated) > 1:
+        raise DataContractError("predictions", f"scenarios {sorted(stated)}", "one scenario", "score one at a time")
+    wanted = stated.pop() if stated else next(iter(by_scenario)) if len(by_scenario) == 1 else None
+    if wanted is None or wanted not in by_scenario:
+        expected = wanted or "one scenario, as the predictions state none"
+        raise DataContractError(
+            "the truth", f"scenarios {sorted(by_scenario)}", expected, "give truth files of that scenario"
+        )
+    return by_scenario[wanted]
+
+
+def _training(runs: Runs, truth: xr.Dataset) -> dict[str, xr.Dataset]:
+    training, test = _one_source(runs, "reference files", truth.attrs["source_id"]), truth.attrs["experiment_id"]
     if test in training:
         raise DataContractError(
             "reference files", f"runs of {test}, the test scenario", "training scenarios only", "leave them out"
         )
     return training
+
+
+def _one_source(runs: Runs, subject: str, source: str | None = None) -> dict[str, xr.Dataset]:
+    """Runs by scenario; raises where they come from several sources or another than the truth's."""
+    sources = sorted({key[0] for key in runs})
+    if len(sources) != 1 or source not in (None, sources[0]):
+        expected = "one source_id" if source is None else f"only {source}, the source of the truth"
+        raise DataContractError(
+            subject, f"source_id {', '.join(sources) or 'none'}", expected, "score one Earth system model at a time"
+        )
+    return {scenario: ds for (_, scenario), ds in runs.items()}
 
 
 def _predictors(

@@ -15,8 +15,9 @@ from climatesuite.conventions import VARIABLES
 from climatesuite.evaluate import kernels
 from climatesuite.evaluate.baselines import ReferenceEnsemble
 from climatesuite.evaluate.kernels import Array
-from climatesuite.evaluate.protocol import HEADLINE_FIRST_YEAR, Period, check_field, weights_of
+from climatesuite.evaluate.protocol import HEADLINE_FIRST_YEAR, Period, check_field
 from climatesuite.evaluate.scores import check_finite
+from climatesuite.harmonise.grids import cos_weights
 
 BLOCK_BYTES = 64_000_000
 RANK_THINNING = (10, 8, 8)
@@ -89,8 +90,8 @@ class _Reader:
         return values.reshape(*values.shape[:2], -1) * self.factor
 
 
-def _cell_weights(ds: xr.Dataset, kind: str) -> Array:
-    w = np.asarray(weights_of(ds, kind).values, dtype=np.float64)
+def _cell_weights(ds: xr.Dataset) -> Array:
+    w = np.asarray(cos_weights(ds["lat"]).values, dtype=np.float64)
     return np.repeat(w / (w.sum() * ds.sizes["lon"]), ds.sizes["lon"])
 
 
@@ -114,13 +115,13 @@ def _variability(reader: _Reader, ds: xr.Dataset, w: Array, spans: tuple[Period,
     return {name: value / size for name, value in sums.items()}
 
 
-def truth_series(truth: xr.Dataset, name: str, spans: tuple[Period, ...], weights: str = "coslat") -> TruthSeries:
+def truth_series(truth: xr.Dataset, name: str, spans: tuple[Period, ...]) -> TruthSeries:
     """Floor, variance and variability of one variable of an (aligned) truth with dims ``(member, time, lat, lon)``.
 
     Raises:
         DataContractError: On NaN or values that cannot be in the stated unit.
     """
-    reader, w = _Reader(truth, name, "the truth"), _cell_weights(truth, weights)
+    reader, w = _Reader(truth, name, "the truth"), _cell_weights(truth)
     size, n_time = truth.sizes["member"], truth.sizes["time"]
     floor, variance, mean = np.full((size, n_time), np.nan), np.full(n_time, np.nan), np.empty(n_time)
     for span in _blocks(n_time, size * w.size):
@@ -139,7 +140,6 @@ def ensemble_series(
     name: str,
     spans: tuple[Period, ...],
     late: NDArray[np.int64],
-    weights: str = "coslat",
     subject: str = "the prediction",
 ) -> ScoreSeries:
     """Score series of one variable of a prediction aligned with its truth, both ``(member, time, lat, lon)``.
@@ -150,17 +150,12 @@ def ensemble_series(
         name: Variable.
         spans: Periods for the variability.
         late: Steps of the late window (of the time-mean error).
-        weights: ``coslat`` or ``cell``.
         subject: What to call the prediction in errors.
 
     Raises:
         DataContractError: On NaN or values that cannot be in the stated unit.
     """
-    forecast, target, w = (
-        _Reader(prediction, name, subject),
-        _Reader(truth, name, "the truth"),
-        _cell_weights(truth, weights),
-    )
+    forecast, target, w = _Reader(prediction, name, subject), _Reader(truth, name, "the truth"), _cell_weights(truth)
     size, n_target, n_time = prediction.sizes["member"], truth.sizes["member"], truth.sizes["time"]
     kind = "fair" if size > 1 else "mae"
     crps, plain, absolute, square = (np.empty((n_target, n_time)) for _ in range(4))
@@ -212,7 +207,6 @@ def pool_series(
     name: str,
     span: Period,
     late: NDArray[np.int64],
-    weights: str = "coslat",
 ) -> ScoreSeries:
     """Score series of a reference ensemble over one period, exact over all residuals of that period.
 
@@ -224,7 +218,7 @@ def pool_series(
     """
     if span.name == "headline":
         reference = reference.since(HEADLINE_FIRST_YEAR)
-    w, target = _cell_weights(truth, weights), _Reader(truth, name, "the truth")
+    w, target = _cell_weights(truth), _Reader(truth, name, "the truth")
     n_target, n_time = truth.sizes["member"], truth.sizes["time"]
     forced = np.asarray(reference.mean[name].values, dtype=np.float64).reshape(n_time, -1) * target.factor
     crps, absolute, square = (np.full((n_target, n_time), np.nan) for _ in range(3))

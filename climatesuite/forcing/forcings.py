@@ -6,10 +6,12 @@ steps; one file ``inputs_<experiment_id>.nc`` a scenario.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cftime
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from climatesuite.conventions import FORCINGS
 from climatesuite.errors import DataContractError
@@ -19,6 +21,8 @@ from climatesuite.harmonise.units import to_canonical
 
 NOISE = 1e-20
 """kg m-2 s-1; smaller negative emissions are rounding of the source and become zero."""
+CREDIBLE = {"CO2": (-1e3, 5e4), "CH4": (0.0, 10.0), "SO2": (0.0, 1e-6), "BC": (0.0, 1e-6), "AOD": (0.0, 10.0)}
+"""Smallest and largest credible value in the canonical unit; finds wrong unit labels, and files that carry none."""
 
 
 def forcing_file(path: str | Path, experiment_id: str | None) -> Path:
@@ -52,6 +56,8 @@ def open_forcings(
 ) -> xr.Dataset:
     """Forcings of one scenario on monthly steps.
 
+    A variable without units is taken to be in the layout's own, `conventions.FORCINGS`.
+
     Args:
         path: File, or folder holding ``inputs_<experiment_id>.nc``.
         names: Among `conventions.FORCINGS`.
@@ -63,7 +69,8 @@ def open_forcings(
         Canonical Dataset: scalars (time), maps (time, lat, lon), float64 and float32. Yearly steps are repeated over the year.
 
     Raises:
-        DataContractError: If the file, a forcing or a month is missing, units are unknown, or values are missing.
+        DataContractError: If the file, a forcing or a month is missing, units are unknown, or values are missing or not
+            credible.
     """
     unknown = [n for n in names if n not in FORCINGS]
     if unknown:
@@ -123,8 +130,13 @@ class _Steps:
                     f"time in {subject}", "no CF units and no integer years", "one of them", "write time units"
                 )
             return cls(values.astype(int).tolist(), np.repeat(np.arange(values.size), 12), calendar)
-        dates = cftime.num2date(values, units, calendar)
-        if values.size > 1 and np.median(np.diff(values)) > 300:
+        try:
+            dates = np.asarray(cftime.num2date(values, units, calendar))
+        except ValueError as error:
+            raise DataContractError(
+                f"time in {subject}", f"units {units!r} ({error})", "e.g. days since 1850-01-01", "correct them"
+            ) from error
+        if values.size > 1 and np.median([d.days for d in np.diff(dates)]) > 300:
             years = [d.year for d in dates]
             if np.any(np.diff(years) != 1):
                 raise DataContractError(
@@ -137,6 +149,11 @@ class _Steps:
             raise DataContractError(
                 f"time in {subject}", f"{at // 12}-{at % 12 + 1:02d} is not followed by the next month", "every month once",
                 "correct the file",
+            )  # fmt: skip
+        if month[0] % 12 and all(d.day == 1 and d.hour == 0 for d in dates):
+            raise DataContractError(
+                f"time in {subject}", f"dates at the edge of months from {dates[0]}", "dates inside the months, or from January on",
+                "write dates of the middle of the months",
             )  # fmt: skip
         first, count = int(-month[0] % 12), (month.size - int(-month[0] % 12)) // 12
         years = (month[first] // 12 + np.arange(count)).tolist()
@@ -162,13 +179,19 @@ def _read(ds: xr.Dataset, name: str, steps: _Steps, subject: str) -> xr.DataArra
     if "units" not in field.attrs:
         field = field.assign_attrs(units=about.units)
     field = to_canonical(field.isel(time=steps.index).reset_coords(drop=True), name, f"{name} in {subject}").load()
-    values = field.values.astype(np.float32 if field.ndim == 3 else np.float64)
+    values: NDArray[Any] = np.asarray(field.values, dtype=np.float32 if field.ndim == 3 else np.float64)
     if not np.isfinite(values).all():
         raise DataContractError(
             f"{name} in {subject}", f"{int((~np.isfinite(values)).sum())} missing values", "none", "fill the file"
         )
     if about.is_gridded:
-        values[(values < 0) & (values > -NOISE)] = 0
+        values = np.where((values < 0) & (values > -NOISE), values.dtype.type(0), values)
+    low, high = float(values.min()), float(values.max())
+    if not (CREDIBLE[name][0] <= low and high <= CREDIBLE[name][1]):
+        raise DataContractError(
+            f"{name} in {subject}", f"values from {low:.4g} to {high:.4g} {about.units}",
+            f"{CREDIBLE[name][0]:g} to {CREDIBLE[name][1]:g}", "is the unit label right?",
+        )  # fmt: skip
     return xr.DataArray(values, dims=field.dims, attrs=field.attrs)
 
 

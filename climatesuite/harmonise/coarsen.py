@@ -113,27 +113,20 @@ def _coarsen(ds: xr.Dataset, k: int, timescale: str) -> xr.Dataset:
 def _means(variable: xr.Variable, weights: NDArray[np.float64]) -> xr.Variable:
     if "time" not in variable.dims:
         return variable
-    axis, (n, k) = variable.get_axis_num("time"), weights.shape
+    axis, k = variable.get_axis_num("time"), weights.shape[1]
     data = variable.data
     if isinstance(data, da.Array):
         steps = _period_chunks(data.chunks[axis], k)
         data = data.rechunk({axis: steps})
         groups = tuple(s // k for s in steps)
-        others = [i for i in range(data.ndim) if i != axis]
-        table = da.from_array(weights, chunks=(groups, (k,)))
+        table, index = da.from_array(weights, chunks=(groups, (k,))), tuple(range(data.ndim))
         out = da.blockwise(
-            partial(_block_means, axis=axis), tuple(range(data.ndim)),
-            data, tuple(range(data.ndim)), table, (axis, data.ndim),
-            adjust_chunks={axis: groups}, dtype=data.dtype, align_arrays=False, concatenate=True,
-            meta=data._meta,
-        ) if others else da.map_blocks(_block_means, data, weights, axis=0, chunks=(groups,), dtype=data.dtype)  # fmt: skip
+            partial(weighted_means, axis=axis), index, data, index, table, (axis, data.ndim),
+            adjust_chunks={axis: groups}, dtype=data.dtype, align_arrays=False, concatenate=True, meta=data._meta,
+        )  # fmt: skip
     else:
         out = weighted_means(np.asarray(data), weights, axis)
     return xr.Variable(variable.dims, out, variable.attrs)
-
-
-def _block_means(x: NDArray, weights: NDArray[np.float64], axis: int) -> NDArray:
-    return weighted_means(x, weights, axis)
 
 
 def _period_chunks(chunks: tuple[int, ...], k: int) -> tuple[int, ...]:

@@ -36,7 +36,8 @@ def grid_attrs(axis: str) -> dict[str, str]:
 
 def cos_weights(lat: xr.DataArray) -> xr.DataArray:
     """Cosine of the latitude (degrees), dims of ``lat``: the weights of ClimateBench's published scores."""
-    return np.cos(np.deg2rad(lat.astype(np.float64))).clip(0.0).rename("weights").drop_attrs()
+    weights = xr.apply_ufunc(np.cos, np.deg2rad(lat.astype(np.float64)))
+    return weights.clip(0.0).rename("weights").drop_attrs()
 
 
 def area_weights(ds: xr.Dataset) -> xr.DataArray:
@@ -224,8 +225,7 @@ def regrid(ds: Gridded, target: xr.Dataset, min_coverage: float = MIN_COVERAGE) 
     (NaN) parts take no weight; a cell with less than ``min_coverage`` of its area valid is NaN. Lazy for dask arrays.
 
     Args:
-        ds: Dataset or DataArray, dims (..., lat, lon). A DataArray needs ``lat_bnds`` and ``lon_bnds`` among its coordinates,
-            otherwise they are made from its centres.
+        ds: Dataset or DataArray, dims (..., lat, lon). A DataArray cannot carry bounds: they are made from its centres.
         target: Grid with lat and lon, and bounds (made where absent).
         min_coverage: Smallest valid share of a target cell's area, above 0.
 
@@ -241,10 +241,11 @@ def regrid(ds: Gridded, target: xr.Dataset, min_coverage: float = MIN_COVERAGE) 
     pair = sp.csr_array(rows), sp.csr_array(columns)
     coords = grid_coords(*(goal[n].values for n in ("lat", "lat_bnds", "lon", "lon_bnds")))
     if isinstance(ds, xr.DataArray):
-        return _regrid_array(ds, pair, min_coverage).assign_coords(coords)
+        return _regrid_array(ds, pair, min_coverage).assign_coords({n: coords[n] for n in ("lat", "lon")})
     stay = ds.drop_vars(["lat_bnds", "lon_bnds"], errors="ignore")
     moved = {n: _regrid_array(v, pair, min_coverage) for n, v in stay.data_vars.items()}
-    return stay.drop_vars([*moved, "lat", "lon"]).assign(moved).assign_coords(coords)
+    rest = {n: c for n, c in stay.coords.items() if n not in ("lat", "lon")}
+    return xr.Dataset(moved, rest, stay.attrs).assign_coords(coords)
 
 
 def _regrid_array(field: xr.DataArray, pair: tuple[sp.csr_array, sp.csr_array], min_coverage: float) -> xr.DataArray:

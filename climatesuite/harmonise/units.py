@@ -113,4 +113,3 @@ def check_range(values: np.ndarray, name: str, subject: str, area_weights: np.nd
             subject, f"a global mean of {mean:.4g} {about.units}",
             f"{about.mean_range[0]:g} to {about.mean_range[1]:g}", "is the unit label right?",
         )  # fmt: skip
-

@@ -4,8 +4,6 @@ import logging
 import time
 from pathlib import Path
 
-from climatesuite.forcing.forcings import open_forcings
-from spf.codec import grid_dataset
 from spf.commands.ensemble import predict_minutes, write_ensemble
 from spf.commands.outcome import judge, report, score
 from spf.commands.steps import hardware, ingest, sample, train
@@ -68,9 +66,7 @@ def sample_file(
     """An ensemble from a checkpoint and a forcing file."""
     precision = native_precision()
     emulator = Emulator.load(checkpoint, precision)
-    codec = emulator.codec
-    grid = grid_dataset(codec.grid)
-    drivers = open_forcings(forcings, list(codec.forcings), grid=grid, calendar=codec.response.calendar).load()
+    drivers = emulator.open_forcings(forcings)
     covered = years or (int(drivers.year.values[0]), int(drivers.year.values[-1]))
     how = SamplingConfig(n_steps=steps, seed=seed)
     minutes = predict_minutes(emulator, drivers, timescale, members, covered, how)

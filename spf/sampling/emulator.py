@@ -11,6 +11,7 @@ from torch import Tensor
 
 from climatesuite.conventions import VARIABLES
 from climatesuite.errors import DataContractError
+from climatesuite.forcing.forcings import open_forcings
 from climatesuite.harmonise.calendars import time_coords
 from spf import checkpoint
 from spf.codec import FieldCodec
@@ -63,6 +64,15 @@ class Emulator:
         start = int(content["config"]["data"]["decade_start"])
         return cls(backbone, codec, content["gains"], start, content["provenance"], checkpoint.sha256(path), precision)
 
+    def open_forcings(self, path: str | Path) -> xr.Dataset:
+        """Forcings of a scenario from a file in ClimateBench's input layout, on this emulator's grid and calendar.
+
+        Raises:
+            DataContractError: If the file or a forcing that the emulator was trained with is missing.
+        """
+        grid = xr.Dataset(coords=self.codec.grid.coords())
+        return open_forcings(path, self.codec.forcings, grid=grid, calendar=self.codec.response.calendar).load()
+
     def sample(
         self,
         forcings: xr.Dataset,
@@ -75,7 +85,7 @@ class Emulator:
         """An ensemble in memory.
 
         Args:
-            forcings: Canonical monthly forcings of whole years on the emulator's grid (`climatesuite.forcing.forcings`).
+            forcings: Canonical monthly forcings of whole years on the emulator's grid (see `open_forcings`).
             timescale: ``decade``, ``year`` or ``month``.
             members: How many, or which; a member is the same whatever is drawn beside it.
             years: First and last year; default all that the forcings cover.

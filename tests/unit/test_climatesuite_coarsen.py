@@ -4,11 +4,11 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from worlds.fake_ensemble import fake_ensemble
 
 from climatesuite.errors import DataContractError
 from climatesuite.harmonise.calendars import month_lengths, time_coords
 from climatesuite.harmonise.coarsen import to_decade, to_year, weighted_means
+from worlds.fake_ensemble import fake_ensemble
 
 CALENDARS = ("noleap", "standard", "360_day")
 

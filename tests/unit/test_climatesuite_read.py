@@ -6,12 +6,12 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds.cmip import credible, write_cmip
 
 from climatesuite.archive.read import open_runs, read_member, select
 from climatesuite.archive.scan import scan
 from climatesuite.errors import DataContractError
 from climatesuite.harmonise.calendars import month_lengths, time_coords
+from worlds.cmip import credible, write_cmip
 
 KEY = ("TEST-ESM", "ssp245")
 TWO_YEARS = 24

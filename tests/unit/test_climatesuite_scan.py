@@ -7,11 +7,11 @@ import shutil
 import netCDF4
 import numpy as np
 import pytest
-from worlds.cmip import write_cmip
 
 from climatesuite.archive.catalog import read_catalog, write_catalog
 from climatesuite.archive.scan import member_key, scan
 from climatesuite.errors import DataContractError
+from worlds.cmip import write_cmip
 
 
 def reason(path) -> str:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds.fake_ensemble import fake_ensemble
 
 from climatesuite.errors import DataContractError
 from climatesuite.harmonise.statistics import merge, month_statistics
+from worlds.fake_ensemble import fake_ensemble
 
 RUN = fake_ensemble("month", ("r1i1p1f1", "r2i1p1f1"), (2015, 2026), (3, 4))
 
