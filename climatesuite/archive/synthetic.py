@@ -3,7 +3,6 @@
 Real archives are recognised by their ``source_id``; these say SYNTHETIC. See `synthetic_world` for the equations.
 """
 
-import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,8 +14,9 @@ import xarray as xr
 from tqdm import tqdm
 
 from climatesuite.archive import synthetic_files as files
-from climatesuite.archive.synthetic_scenarios import SCENARIO_NAMES, drivers, maps
+from climatesuite.archive.synthetic_scenarios import PRESENT, SCENARIO_NAMES, SCENARIOS, drivers, maps
 from climatesuite.archive.synthetic_world import (
+    FIRST_YEAR,
     Array,
     SyntheticSpec,
     World,
@@ -28,30 +28,49 @@ from climatesuite.archive.synthetic_world import (
     radiative_forcing,
     warming,
 )
+from climatesuite.conventions import VARIABLES
 from climatesuite.errors import DataContractError
 from climatesuite.harmonise.calendars import month_lengths, time_coords
 
-__all__ = ["SCENARIO_NAMES", "SOURCES", "SyntheticSpec", "member_fields", "spec_of", "true_moments", "write_archive"]
+__all__ = [
+    "SCENARIOS",
+    "SCENARIO_NAMES",
+    "SOURCES",
+    "SyntheticSpec",
+    "member_fields",
+    "spec_of",
+    "true_moments",
+    "write_archive",
+]
 SOURCES = {
     "SYNTHETIC-A": SyntheticSpec("SYNTHETIC-A", "noleap"),
-    "SYNTHETIC-B": SyntheticSpec("SYNTHETIC-B", "360_day", feedback=1.25, amplification=1.8, variability=0.8),
-    "SYNTHETIC-C": SyntheticSpec("SYNTHETIC-C", "standard", feedback=0.8, amplification=2.6, variability=1.2),
+    "SYNTHETIC-B": SyntheticSpec("SYNTHETIC-B", "360_day", feedback=1.1, amplification=1.8, variability=0.8),
+    "SYNTHETIC-C": SyntheticSpec("SYNTHETIC-C", "standard", feedback=0.68, amplification=2.6, variability=1.2),
 }
 SPLIT_YEARS = 30
-_UNITS = {"tas": "K", "pr": "kg m-2 s-1"}
+FIELDS = ("tas", "pr")
 
 
 def spec_of(source_id: str, grid: tuple[int, int] = (24, 36), seed: int = 0) -> SyntheticSpec:
     """Specification of a synthetic model on a grid.
 
+    Args:
+        source_id: One of `SOURCES`.
+        grid: Rows and columns.
+        seed: Of patterns and noise.
+
     Raises:
-        DataContractError: If there is no such model.
+        DataContractError: If there is no such model, or the grid has less than two rows or columns.
     """
     if source_id not in SOURCES:
         raise DataContractError(
             f"source {source_id!r}", "not a synthetic model", ", ".join(SOURCES), "choose one of them"
         )
-    return replace(SOURCES[source_id], grid=grid, seed=seed)
+    if len(grid) != 2 or min(grid) < 2:
+        raise DataContractError(
+            "synthetic grid", f"{tuple(grid)}", "at least 2 rows and 2 columns", "choose a larger grid"
+        )
+    return replace(SOURCES[source_id], grid=(int(grid[0]), int(grid[1])), seed=seed)
 
 
 @lru_cache(maxsize=8)
@@ -61,16 +80,17 @@ def _world(spec: SyntheticSpec) -> World:
 
 def _means(spec: SyntheticSpec, experiment_id: str, years: tuple[int, int]) -> tuple[Array, Array]:
     """True monthly means of tas and pr (month, lat, lon) over some years."""
-    world, series = _world(spec), drivers(experiment_id, years)
+    drivers(experiment_id, years)  # refuses years that are not covered
+    world, series = _world(spec), drivers(experiment_id, (years[0], max(years[1], PRESENT)))
     level = {name: float(area_mean(m, spec)) for name, m in maps(spec).items()}
     scaled = {**series, **{name: series[name] * level[name] for name in ("SO2", "BC", "AOD")}}
     total, aerosol = radiative_forcing(scaled)
-    first = 12 * (years[0] - 1850)
-    rise, haze = warming(spec, total)[first:, None, None], aerosol[first:, None, None]
+    surface, now = warming(spec, total), 12 * (PRESENT - FIRST_YEAR)
+    chosen = slice(12 * (years[0] - FIRST_YEAR), 12 * (years[1] + 1 - FIRST_YEAR))
+    rise, haze = (surface[chosen] - surface[now : now + 12].mean())[:, None, None], aerosol[chosen, None, None]
     n_years = years[1] - years[0] + 1
     base, pattern, rain = (np.tile(a, (n_years, 1, 1)) for a in (world.base, world.pattern, world.rain))
-    present = warming(spec, total)[12 * (2015 - 1850) : 12 * (2016 - 1850)].mean()
-    return base + pattern * (rise - present) + world.aerosol * haze, rain * np.exp(world.rain_change * (rise - present))
+    return base + pattern * rise + world.aerosol * haze, rain * np.exp(world.rain_change * rise)
 
 
 def member_fields(spec: SyntheticSpec, experiment_id: str, member: int, years: tuple[int, int]) -> dict[str, Array]:
@@ -83,7 +103,7 @@ def member_fields(spec: SyntheticSpec, experiment_id: str, member: int, years: t
         years: First and last year.
 
     Raises:
-        DataContractError: If the scenario is unknown.
+        DataContractError: If the scenario is unknown or years lie outside 1851-2100.
     """
     world = _world(spec)
     tas, pr = _means(spec, experiment_id, years)
@@ -106,7 +126,7 @@ def true_moments(
         spec: The model.
         experiment_id: Scenario.
         timescale: ``decade``, ``year`` or ``month``.
-        years: First and last year; decades are those wholly inside, counted from ``decade_start``.
+        years: First and last year; decades are the whole ones inside, from ``decade_start`` on, as in ``coarsen.to_decade``.
         decade_start: First year of a decade.
 
     Returns:
@@ -114,17 +134,15 @@ def true_moments(
         ``month`` for months.
 
     Raises:
-        DataContractError: If scenario or timescale are unknown.
+        DataContractError: If scenario or timescale are unknown, years lie outside 1851-2100, or no decade is whole.
     """
     world = _world(spec)
-    labels = list(range(years[0], years[1] + 1))
-    if timescale == "decade":
-        labels = [y for y in labels if (y - decade_start) % 10 == 0 and y + 9 <= years[1]]
+    labels = _labels(timescale, years, decade_start)
     span = {"decade": 120, "year": 12, "month": 1}.get(timescale, 0)
     coords = time_coords(labels, timescale, spec.calendar)
     tas, pr = _means(spec, experiment_id, years)
     days = month_lengths(np.arange(years[0], years[1] + 1), spec.calendar).astype(float).ravel()
-    first = 12 * (labels[0] - years[0]) if labels else 0
+    first = 12 * (labels[0] - years[0])
     n = len(coords["year"])
     keep = slice(first, first + n * span)
     weights = days[keep].reshape(n, span)
@@ -137,14 +155,31 @@ def true_moments(
     pr_corr = np.expm1(world.rain_width**2 * np.tensordot(lags.T, world.wet_share, 1))
     w = weights[:, :, None, None]
     out = {
-        "tas_mean": ((w * tas).sum(1), "K"),
-        "tas_std": (np.sqrt(_variance(w * deviation, tas_corr)), "K"),
-        "pr_mean": ((w * pr).sum(1), "kg m-2 s-1"),
-        "pr_std": (np.sqrt(_variance(w * pr, pr_corr)), "kg m-2 s-1"),
+        "tas_mean": (w * tas).sum(1),
+        "tas_std": np.sqrt(_variance(w * deviation, tas_corr)),
+        "pr_mean": (w * pr).sum(1),
+        "pr_std": np.sqrt(_variance(w * pr, pr_corr)),
     }
     lat, lon = centres(spec)
-    data = {name: (("time", "lat", "lon"), values, {"units": units}) for name, (values, units) in out.items()}
+    dims = ("time", "lat", "lon")
+    data = {name: (dims, values, {"units": VARIABLES[name.split("_")[0]].units}) for name, values in out.items()}
     return xr.Dataset(data, {**coords, "lat": lat, "lon": lon}, {"source_id": spec.source_id, "timescale": timescale})
+
+
+def _labels(timescale: str, years: tuple[int, int], decade_start: int) -> list[int]:
+    """Years, or first years of the whole decades."""
+    labels = list(range(years[0], years[1] + 1))
+    if timescale != "decade":
+        return labels
+    whole = [y for y in labels if y >= decade_start and (y - decade_start) % 10 == 0 and y + 9 <= years[1]]
+    if not whole:
+        raise DataContractError(
+            "true moments",
+            f"years {years[0]} to {years[1]}",
+            f"a whole decade that begins in {decade_start} plus a multiple of ten",
+            "choose another decade_start or more years",
+        )
+    return whole
 
 
 def _variance(weighted: Array, correlation: Array) -> Array:
@@ -168,6 +203,8 @@ def write_archive(
 ) -> list[Path]:
     """Write an archive: ``CMIP6/...`` in the DRS tree, ``forcings/inputs_<experiment_id>.nc`` in ClimateBench's layout.
 
+    All sources are driven by the same forcings, which are written once, in the calendar of the first source.
+
     Args:
         out: Folder.
         sources: Names of `SOURCES`; they differ in calendar, sensitivity and variability.
@@ -183,10 +220,11 @@ def write_archive(
         All files, written whole or not at all.
 
     Raises:
-        DataContractError: If a source, scenario or variable is unknown, or members are below 1.
+        DataContractError: If a source, scenario or variable is unknown or none is given, members are below 1, the grid is too
+            small or years lie outside 1851-2100.
     """
     counts = dict(experiments) if isinstance(experiments, Mapping) else dict.fromkeys(experiments, members)
-    _check_request(counts, years, variables)
+    _check_request(sources, counts, variables)
     specs = [spec_of(s, grid, seed) for s in sources]
     for name in counts:
         drivers(name, years)
@@ -199,18 +237,18 @@ def write_archive(
     return written
 
 
-def _check_request(counts: Mapping[str, int], years: tuple[int, int], variables: Sequence[str]) -> None:
-    unknown = [v for v in variables if v not in _UNITS]
-    if unknown:
-        raise DataContractError("synthetic archive", f"variables {unknown}", ", ".join(_UNITS), "choose among them")
+def _check_request(sources: Sequence[str], counts: Mapping[str, int], variables: Sequence[str]) -> None:
+    if not sources:
+        raise DataContractError("synthetic archive", "no source", f"some of {', '.join(SOURCES)}", "name a source")
+    unknown = [v for v in variables if v not in FIELDS]
+    if unknown or not variables:
+        raise DataContractError(
+            "synthetic archive", f"variables {unknown or 'none'}", ", ".join(FIELDS), "choose among them"
+        )
     few = [e for e, n in counts.items() if n < 1]
     if few or not counts:
         raise DataContractError(
             "synthetic archive", f"no members for {few or 'any scenario'}", "at least 1", "raise members"
-        )
-    if not 1850 < years[0] <= years[1] <= 2100:
-        raise DataContractError(
-            "synthetic archive", f"years {years[0]}-{years[1]}", "years in 1851-2100", "narrow them"
         )
 
 
@@ -224,12 +262,8 @@ def _write_member(
 
 
 def _write_forcings(out: Path, spec: SyntheticSpec, experiment_id: str, years: tuple[int, int]) -> Path:
-    series, first = drivers(experiment_id, years), 12 * (years[0] - 1850)
+    series, first = drivers(experiment_id, years), 12 * (years[0] - FIRST_YEAR)
     gridded = {n: series[n][first:, None, None] * m for n, m in maps(spec).items()}
     scalars = {n: series[n][first:] for n in ("CO2", "CH4")}
     path = out / "forcings" / f"inputs_{experiment_id}.nc"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    files.write_forcings(part, spec, experiment_id, scalars, gridded, years)
-    part.replace(path)
-    return path
+    return files.write_forcings(path, spec, experiment_id, scalars, gridded, years)

@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from climatesuite.archive.synthetic_world import SyntheticSpec, area_mean, centres
+from climatesuite.archive.synthetic_world import FIRST_YEAR, LAST_YEAR, SyntheticSpec, area_mean, centres
 from climatesuite.errors import DataContractError
 
 Array = NDArray[np.float64]
+Rules = Mapping[str, Callable[[Array], Array]]
 PRESENT = 2015
 
 
@@ -16,7 +17,7 @@ def _ramp(*points: tuple[float, float]) -> Callable[[Array], Array]:
     return lambda year: np.interp(year, [p[0] for p in points], [p[1] for p in points])
 
 
-SCENARIOS: Mapping[str, Mapping[str, Callable[[Array], Array]]] = {
+PATHWAYS: Mapping[str, Rules] = {
     "ssp126": {
         "emissions": _ramp((2015, 40), (2020, 40), (2075, 0), (2100, -9)),
         "CH4": _ramp((2015, 0.37), (2060, 0.18), (2100, 0.12)),
@@ -46,14 +47,15 @@ SCENARIOS: Mapping[str, Mapping[str, Callable[[Array], Array]]] = {
         "AOD": _ramp((2015, 0.0)),
     },
 }
-INTERVENTIONS = {"ssp585-sai": ("ssp585", {"AOD": _ramp((2035, 0.0), (2100, 0.22))})}
-SCENARIO_NAMES = (*SCENARIOS, *INTERVENTIONS)
+SCENARIOS: Mapping[str, Rules] = {
+    **PATHWAYS,
+    "ssp585-sai": {**PATHWAYS["ssp585"], "AOD": _ramp((2035, 0.0), (2100, 0.22))},  # injection from 2035
+}
+"""From 2015 on: emissions (Gt CO2 per year), CH4 (Gt per year), SO2 and BC (factors of 2015), AOD (global mean), by year."""
+SCENARIO_NAMES = tuple(SCENARIOS)
 
 
-def _rules(experiment_id: str) -> Mapping[str, Callable[[Array], Array]]:
-    if experiment_id in INTERVENTIONS:
-        parent, changes = INTERVENTIONS[experiment_id]
-        return {**SCENARIOS[parent], **changes}
+def _rules(experiment_id: str) -> Rules:
     if experiment_id not in SCENARIOS:
         raise DataContractError(
             f"scenario {experiment_id!r}",
@@ -80,14 +82,25 @@ def maps(spec: SyntheticSpec) -> dict[str, Array]:
 def drivers(experiment_id: str, years: tuple[int, int]) -> dict[str, Array]:
     """Monthly drivers from 1850 to the last year: CO2 (cumulative Gt), CH4 (Gt per year), factors of SO2, BC, and mean AOD.
 
+    Args:
+        experiment_id: Scenario.
+        years: First and last year that are asked for.
+
     Returns:
         Series (month) by name, and ``year`` (month), fractional.
 
     Raises:
-        DataContractError: If the scenario is unknown.
+        DataContractError: If the scenario is unknown or years lie outside what scenarios cover.
     """
     rules = _rules(experiment_id)
-    year = 1850 + (np.arange(12 * (years[1] - 1850 + 1)) + 0.5) / 12
+    if not FIRST_YEAR < years[0] <= years[1] <= LAST_YEAR:
+        raise DataContractError(
+            f"synthetic {experiment_id}",
+            f"years {years[0]}-{years[1]}",
+            f"years in {FIRST_YEAR + 1}-{LAST_YEAR}, the first one first",
+            "correct the years",
+        )
+    year = FIRST_YEAR + (np.arange(12 * (years[1] - FIRST_YEAR + 1)) + 0.5) / 12
     past = year < PRESENT
     grown = np.where(past, np.exp((year - PRESENT) / 42.0), 0.0)  # emissions of the past, as a share of today's
     emitted = np.where(past, 36.6 * grown, rules["emissions"](year))

@@ -16,12 +16,16 @@ from numpy.typing import NDArray
 from scipy.linalg import expm
 from scipy.signal import lfilter
 
+from climatesuite.conventions import SECONDS_PER_DAY
+
 Array = NDArray[np.float64]
 FIRST_YEAR = 1850  # the energy balance starts here, at rest
 FAST, SLOW = 0.5, 0.985  # monthly AR(1) coefficients
 WAVE_DAMPING, WAVE_MONTHS = 0.965, 44.0  # of the oscillation, like El Nino's
 N_PATTERNS = 24
-CARBON_TO_PPM = 0.45 / 7.81  # airborne share of emissions, Gt CO2 per ppm
+LAST_YEAR = 2100  # scenarios end here
+PREINDUSTRIAL_PPM = 278.0
+AIRBORNE = (0.07, 2.3e-6)  # ppm per Gt CO2, and its growth per Gt: sinks weaken as emissions add up
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class SyntheticSpec:
     source_id: str = "SYNTHETIC-A"
     calendar: str = "noleap"
     grid: tuple[int, int] = (24, 36)
-    feedback: float = 0.95
+    feedback: float = 0.8
     uptake: float = 0.7
     amplification: float = 2.2
     variability: float = 1.0
@@ -125,7 +129,7 @@ def make_world(spec: SyntheticSpec) -> World:
     deviation = spec.variability * (0.55 + 0.5 * dry + 1.3 * polar + 0.5 * wave) * (1 + 0.4 * winter * polar)
     tropics, storm_tracks = np.exp(-(((lat - 0.08) / 0.17) ** 2)), np.exp(-(((np.abs(lat) - 0.75) / 0.25) ** 2))
     rain_day = 1.5 + 6.5 * tropics + 1.6 * storm_tracks
-    rain = rain_day * (1 - 0.35 * dry) * (1 - 0.25 * winter * np.exp(-((lat / 0.5) ** 2))) / 86400
+    rain = rain_day * (1 - 0.35 * dry) * (1 - 0.25 * winter * np.exp(-((lat / 0.5) ** 2))) / SECONDS_PER_DAY
     rain_change = 0.03 + 0.12 * polar - 0.12 * np.exp(-(((np.abs(lat) - 0.5) / 0.2) ** 2)) + 0 * lon
     width = 0.2 + 0.25 * np.exp(-(((np.abs(lat) - 0.45) / 0.25) ** 2)) + 0 * lon
     waves, slow = 0.5 * wave**2, np.full(spec.grid, 0.06)
@@ -170,10 +174,14 @@ def warming(spec: SyntheticSpec, forcing: Array) -> Array:
 
 
 def radiative_forcing(drivers: Mapping[str, Array]) -> tuple[Array, Array]:
-    """Total and aerosol forcing (month), W m-2, from CO2 (cumulative Gt), CH4 (Gt per year), mean SO2, BC (kg m-2 s-1), AOD."""
-    carbon = 5.35 * np.log(1 + drivers["CO2"] * CARBON_TO_PPM / 278)
+    """Total and aerosol forcing (month), W m-2, from CO2 (cumulative Gt), CH4 (Gt per year), mean SO2, BC (kg m-2 s-1), AOD.
+
+    CO2 follows Myhre et al. (1998, doi:10.1029/98GL01908), from a concentration that is a monotone function of the emissions.
+    """
+    excess = drivers["CO2"] * (AIRBORNE[0] + AIRBORNE[1] * drivers["CO2"])
+    carbon = 5.35 * np.log1p(excess / PREINDUSTRIAL_PPM)
     methane = 0.55 * drivers["CH4"] / 0.37
-    aerosol = -1.0 * drivers["SO2"] / 6e-12 + 0.25 * drivers["BC"] / 5e-13
+    aerosol = -0.9 * drivers["SO2"] / 6e-12 + 0.25 * drivers["BC"] / 5e-13
     return carbon + methane + aerosol - 20 * drivers["AOD"], aerosol
 
 

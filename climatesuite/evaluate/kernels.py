@@ -107,24 +107,23 @@ class SortedPool:
         self.mean: Array = pool.mean(axis=0)
         self.variance: Array = pool.var(axis=0, ddof=1)
         # cells first: the binary search then stays within one cell's contiguous values
-        self._values = np.ascontiguousarray(np.sort(pool, axis=0).T)
-        self._sums = np.concatenate([np.zeros((pool.shape[1], 1)), np.cumsum(self._values, axis=1)], axis=1)
-        self.pairs: Array = self._values @ (2.0 * np.arange(1, self.size + 1) - self.size - 1.0)
+        values = np.ascontiguousarray(np.sort(pool, axis=0).T)
+        self.pairs: Array = values @ (2.0 * np.arange(1, self.size + 1) - self.size - 1.0)
+        self._sums = np.concatenate([np.zeros((pool.shape[1], 1)), np.cumsum(values, axis=1)], axis=1)
+        # padded to 2^k - 1 values, so that the search needs no bounds: infinity is never below z
+        self._padded = np.full((pool.shape[1], (1 << self.size.bit_length()) - 1), np.inf)
+        self._padded[:, : self.size] = values
 
     def count_below(self, z: Array) -> NDArray[np.int64]:
         """Number of pool values <= z, by one binary search for all cells at once: ``[..., P] -> [..., P]``."""
-        n_cells = self._values.shape[0]
-        flat = self._values.ravel()
-        base = np.broadcast_to(np.arange(n_cells) * self.size, z.shape)
-        count = np.zeros(z.shape, dtype=np.int64)
-        step = 1 << (self.size.bit_length() - 1)
+        n_cells, width = self._padded.shape
+        flat, base = self._padded.ravel(), np.arange(n_cells) * width
+        position = np.broadcast_to(base, z.shape).copy()
+        step = (width + 1) // 2
         while step:
-            trial = count + step
-            inside = trial <= self.size
-            position = base + np.where(inside, trial, self.size) - 1
-            count = np.where(inside & (flat[position] <= z), trial, count)
+            position += step * (flat[position + (step - 1)] <= z)
             step >>= 1
-        return count
+        return position - base
 
     def mean_abs_difference(self, z: Array) -> Array:
         """Mean over the pool of abs(r_k - z): ``[..., P] -> [..., P]``."""

@@ -160,7 +160,8 @@ def fit_response(
     n_years = sum(counts[e] * p.size for e, p in pooled.items())
     slope, intercept = {}, {}
     for name in variables:
-        sy, sxy = 0.0, 0.0
+        shape = (12, *next(iter(runs.values()))[name].shape[-2:])
+        sy, sxy = np.zeros(shape), np.zeros(shape)
         for scenario, ds in runs.items():
             anomaly = pooled[scenario].values - centre
             for member in range(ds.sizes["member"]):
@@ -172,10 +173,10 @@ def fit_response(
                 )
                 sy = sy + y.sum(0)
                 sxy = sxy + np.tensordot(anomaly, y, 1)
-        b = np.asarray(sxy) / sxx
+        b = sxy / sxx
         dims, attrs = ("calendar_month", "lat", "lon"), {"units": next(iter(runs.values()))[name].attrs["units"]}
         slope[name] = xr.Variable(dims, b, {"units": f"{attrs['units']} per Gt"})
-        intercept[name] = xr.Variable(dims, np.asarray(sy) / n_years - b * centre, attrs)
+        intercept[name] = xr.Variable(dims, sy / n_years - b * centre, attrs)
     first = next(iter(runs.values()))
     coords = {"calendar_month": np.arange(1, 13), "lat": first.lat.values, "lon": first.lon.values}
     return ForcedResponse(xr.Dataset(intercept, coords), xr.Dataset(slope, coords), calendars.pop())

@@ -1,7 +1,7 @@
 """Rectilinear grids: cell bounds, area weights, exact first-order conservative regridding, coarsening in space.
 
 A cell's area is (sine of its northern edge - sine of its southern edge) x (its width in longitude), so that overlaps of two
-rectilinear grids separate into one matrix a direction, [Jones 1999, first order] without approximation.
+rectilinear grids separate into one matrix a direction, exactly (the first-order scheme of Jones 1999, Mon. Wea. Rev. 127, 2204).
 """
 
 from typing import TypeVar

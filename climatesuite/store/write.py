@@ -25,21 +25,21 @@ class RunWriter:
         self, root: zarr.Group, name: str, template: xr.Dataset, fields: Sequence[str], members: Sequence[str]
     ) -> None:
         self.group = root.create_group(name)
-        self.members, self.timescale = list(members), str(template.attrs["timescale"])
+        self.members, self.fields = list(members), list(fields)
+        self.timescale = str(template.attrs["timescale"])
         attrs = {k: _plain(v) for k, v in template.attrs.items()}
-        self.group.attrs.update({**attrs, "members": self.members, "fields": list(fields)})
+        self.group.attrs.update({**attrs, "members": self.members, "fields": self.fields})
         for coord, (dims, values, about) in coordinate_arrays(template).items():
             _create(self.group, coord, dims, values.shape, values.dtype, about, values.shape, None)[...] = values
         dims = ("member", "time", "lat", "lon")
         shape = (len(self.members), *(template.sizes[d] for d in dims[1:]))
-        for field in fields:
-            self._array(field, dims, shape, np.dtype("float32"), template[field].attrs)
+        self.arrays = {f: self._array(f, dims, shape, np.dtype("float32"), template[f].attrs) for f in self.fields}
 
     def add(self, member: str, ds: xr.Dataset) -> None:
         """Write one member's fields."""
         row = self.members.index(member)
-        for field in self.group.attrs["fields"]:
-            self.group[field][row] = ds[field].transpose("time", "lat", "lon").values.astype(np.float32)
+        for field in self.fields:
+            self.arrays[field][row] = ds[field].transpose("time", "lat", "lon").values.astype(np.float32)
 
     def add_forcings(self, forcings: xr.Dataset) -> None:
         """Write the scenario's forcings, (time) or (time, lat, lon)."""

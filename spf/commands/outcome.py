@@ -120,7 +120,10 @@ def true_law(work: Workspace, ensemble: xr.Dataset, timescale: str) -> xr.Datase
 def report(
     work: Workspace, rows: Sequence[dict[str, Any]], checks: Sequence[Check], seconds: dict[str, float], command: str
 ) -> Path:
-    """The page with tables and figures."""
+    """The page with tables and figures; one that is newer than the scores stays."""
+    page, scores = work.folder / "report.html", work.folder / "scores.json"
+    if page.exists() and page.stat().st_mtime > scores.stat().st_mtime:
+        return page
     log.info("writing the report (predicted 0.5 minutes)")
     data, test = work.config.data, work.test_scenario()
     ensembles = {t: open_ensemble(work.ensemble(t)) for t in work.config.sampling.members}
@@ -141,6 +144,6 @@ def report(
         known = {t: true_law(work, ensemble, t) for t, ensemble in ensembles.items()}
     title = f"{data.source_id} under {test}: {', '.join(VARIABLES[v].long_name.lower() for v in data.variables)}"
     return write_report(
-        work.folder / "report.html", title=title, rows=rows, ensembles=ensembles, truth=truth, about=about,
+        page, title=title, rows=rows, ensembles=ensembles, truth=truth, about=about,
         gate=list(checks) or None, known_truth=known,
     )  # fmt: skip

@@ -43,7 +43,6 @@ def learn(
     """
     folder.mkdir(parents=True, exist_ok=True)
     spec = PyramidSpec(config.pyramid.pooling, config.pyramid.sigma_end, config.pyramid.decades)
-    spec.check_grid(len(codec.grid.lat), len(codec.grid.lon))
     torch.manual_seed(config.training.seed)
     rows = codec.grid.row_weights()
     gains = measure_gains(runs, spec, rows)

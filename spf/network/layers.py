@@ -77,7 +77,10 @@ class Stream(nn.Module):
         batch, tokens, _ = x.shape
         qkv = self.qkv(modulate(self.norm(x), shift, scale)).reshape(batch, tokens, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        return rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(k), cos, sin), v
+        q, k = (
+            F.rms_norm(x, x.shape[-1:], norm.weight.to(x.dtype)) for x, norm in ((q, self.q_norm), (k, self.k_norm))
+        )
+        return rotate(q, cos, sin), rotate(k, cos, sin), v
 
 
 class JointBlock(nn.Module):

@@ -71,7 +71,7 @@ def blot(archive):
         (blot, [], "missing values, the first in 2015-08"),
         (lambda a: files(a)[0].unlink(), [], "no tas"),
         (lambda a: None, ["--experiments", "ssp585"], "ssp585"),
-        (lambda a: None, ["--members", '{"ssp126": ["r9i1p1f1"]}'], "no member r9i1p1f1"),
+        (lambda a: None, ["--members", '{"ssp126": ["r9i1p1f1"]}'], "expected r9i1p1f1 of ssp126"),
         (lambda a: None, ["--members", '{"ssp126": []}'], "ssp126"),
         (lambda a: None, ["--years", "2015-2060"], "2015-2060"),
         (lambda a: None, ["--forcing-names", "CO2", "N2O"], "N2O"),

@@ -1,0 +1,305 @@
+"""Scores against closed forms and against the libraries scores, scoringrules and xskillscore."""
+
+import numpy as np
+import pytest
+import scores as oracle
+import scoringrules
+import xarray as xr
+import xskillscore
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from climatesuite.errors import DataContractError
+from climatesuite.evaluate import scores
+
+LAT = [-60.0, 0.0, 60.0]
+SQRT_PI = np.sqrt(np.pi)
+
+
+def field(values, lat=LAT, **attrs):
+    """Array (member, time, lat, lon) on years 2015, 2016, ...; missing leading dims are added."""
+    x = np.asarray(values, dtype=np.float64)
+    x = x.reshape((1,) * (4 - x.ndim) + x.shape)
+    coords = {
+        "member": np.arange(x.shape[0]), "year": ("time", 2015 + np.arange(x.shape[1])), "lat": lat,
+        "lon": np.arange(x.shape[3]) * 360.0 / x.shape[3],
+    }  # fmt: skip
+    return xr.DataArray(x, coords, ("member", "time", "lat", "lon"), name="tas", attrs=attrs)
+
+
+def at_one_cell(*members):
+    """Members of one value each."""
+    return field(np.reshape(members, (-1, 1, 1, 1)), lat=[0.0])
+
+
+def rows(*by_lat, times=1, members=1):
+    """Field constant along time, longitude and members."""
+    return field(np.broadcast_to(np.reshape(by_lat, (1, 1, 3, 1)), (members, times, 3, 2)))
+
+
+def random_pair(seed=0, m=5, n=2, t=4, lon=6):
+    rng = np.random.default_rng(seed)
+    return field(rng.normal(size=(m, t, 3, lon))), field(rng.normal(size=(n, t, 3, lon)))
+
+
+# ---- area means, RMSE, bias
+
+
+def test_area_mean_of_a_constant_is_the_constant_and_of_an_odd_field_is_zero():
+    lat = np.linspace(-90, 90, 96)
+    sine = field(np.broadcast_to(np.sin(np.radians(lat))[:, None], (1, 1, 96, 4)), lat)
+    np.testing.assert_allclose(scores.area_mean(0 * sine + 7.0), 7.0)
+    np.testing.assert_allclose(scores.area_mean(sine), 0.0, atol=1e-15)
+    np.testing.assert_allclose(scores.area_mean(sine**2), 0.3332725620, atol=1e-10)
+
+
+def test_area_mean_takes_other_weights_of_the_same_latitudes_only():
+    z = rows(1.0, 2.0, 4.0)
+    even = xr.DataArray(np.ones(3), {"lat": LAT}, ("lat",))
+    assert float(scores.area_mean(z, even).squeeze()) == pytest.approx(7 / 3)
+    with pytest.raises(DataContractError, match="one weight per latitude of the field"):
+        scores.area_mean(z, even.assign_coords(lat=[-50.0, 0.0, 50.0]))
+    with pytest.raises(DataContractError, match="lat and lon among them"):
+        scores.area_mean(z.rename(lat="y"))
+
+
+def test_rmse_weights_rows_by_the_cosine_of_latitude():
+    assert scores.rmse(rows(1.0, 0.0, 2.0), rows(0.0, 0.0, 0.0)) == pytest.approx(np.sqrt(1.25), abs=1e-12)
+
+
+def test_rmse_pools_squares_over_time_before_the_root():
+    y = field(np.zeros((1, 2, 3, 2)))
+    x = y + xr.DataArray([0.0, 2.0], dims="time")
+    assert scores.rmse(x, y) == pytest.approx(np.sqrt(2.0))
+
+
+def test_rmse_compares_the_mean_of_members_with_the_mean_of_the_truths_members():
+    x = field(np.stack([np.full((2, 3, 2), v) for v in (0.0, 4.0)]))
+    y = field(np.stack([np.full((2, 3, 2), v) for v in (1.0, 2.0, 6.0)]))
+    assert scores.rmse(x, y) == pytest.approx(1.0)
+    assert scores.bias(x, y) == pytest.approx(-1.0)
+    assert scores.bias(y, x) == pytest.approx(1.0)
+
+
+def test_rmse_and_bias_agree_with_scores_and_xskillscore():
+    x, y = random_pair()
+    a, b = x.mean("member"), y.mean("member")
+    w = np.cos(np.radians(x.lat))
+    assert scores.rmse(x, y) == pytest.approx(float(oracle.continuous.rmse(a, b, weights=w)), rel=1e-12)
+    assert scores.bias(x, y) == pytest.approx(float(oracle.continuous.additive_bias(a, b, weights=w)), rel=1e-12)
+    flat = w.broadcast_like(a.isel(time=0))
+    by_step = xskillscore.rmse(a, b, dim=["lat", "lon"], weights=flat)
+    assert scores.rmse(x, y) == pytest.approx(float(np.sqrt((by_step**2).mean())), rel=1e-12)
+
+
+# ---- CRPS
+
+
+@pytest.mark.parametrize(
+    ("members", "y", "plain", "fair"),
+    [((1, 2, 4), 2.5, 0.5, 1 / 6), ((0, 1, 3, 7), 2.0, 0.8125, 1 / 3), ((0, 2), 1.0, 0.5, 0.0)],
+)
+def test_crps_of_small_ensembles_worked_out_by_hand(members, y, plain, fair):
+    x, truth = at_one_cell(*members), at_one_cell(y)
+    assert float(scores.crps_ensemble(x, truth, "plain").squeeze()) == pytest.approx(plain, abs=1e-12)
+    assert float(scores.crps_ensemble(x, truth, "fair").squeeze()) == pytest.approx(fair, abs=1e-12)
+
+
+def test_one_member_has_an_absolute_error_and_no_fair_crps():
+    x, y = at_one_cell(1.0), at_one_cell(1.5)
+    assert float(scores.crps_ensemble(x, y, "mae").squeeze()) == 0.5
+    with pytest.raises(DataContractError, match="1 member; expected 2 or more for the fair CRPS"):
+        scores.crps_ensemble(x, y)
+
+
+def test_crps_agrees_with_scores_and_xskillscore():
+    x, y = random_pair()
+    target = y.rename(member="target")
+    for kind, method in (("fair", "fair"), ("plain", "ecdf")):
+        theirs = oracle.probability.crps_for_ensemble(x, target, "member", method=method, preserve_dims="all")
+        ours = scores.crps_ensemble(x, y, kind)
+        assert ours.dims == ("target", "time", "lat", "lon")
+        xr.testing.assert_allclose(ours, theirs.transpose(*ours.dims), rtol=1e-12)
+    first = y.isel(member=0, drop=True)
+    theirs = xskillscore.crps_ensemble(first, x, dim=[])
+    np.testing.assert_allclose(scores.crps_ensemble(x, first, "plain"), theirs, rtol=1e-10, atol=1e-14)
+
+
+def test_expected_crps_of_a_calibrated_normal_ensemble_is_the_closed_form():
+    rng = np.random.default_rng(0)
+    x, y = field(rng.normal(size=(5, 50, 3, 400))), field(rng.normal(size=(1, 50, 3, 400)))
+    assert float(scores.crps_ensemble(x, y).mean()) == pytest.approx(1 / SQRT_PI, abs=0.01)
+    assert float(scores.crps_ensemble(x, y, "plain").mean()) == pytest.approx(1.2 / SQRT_PI, abs=0.01)
+
+
+def test_a_large_normal_ensemble_tends_to_the_gaussian_formula():
+    x = at_one_cell(*norm.ppf(np.linspace(0.5, 1999.5, 2000) / 2000))
+    for y in (0.0, 1.3):
+        expected = scoringrules.crps_normal(y, 0.0, 1.0)
+        assert float(scores.crps_ensemble(x, at_one_cell(y)).squeeze()) == pytest.approx(expected, abs=2e-3)
+    assert scoringrules.crps_normal(0.0, 0.0, 1.0) == pytest.approx((np.sqrt(2) - 1) / SQRT_PI)
+
+
+def test_residual_pool_crps_is_the_fair_crps_of_mean_plus_every_residual():
+    rng = np.random.default_rng(1)
+    mean, (_, y) = field(rng.normal(size=(1, 4, 3, 6))).isel(member=0, drop=True), random_pair(2)
+    pool = xr.DataArray(rng.normal(size=(7, 3, 6)), dims=("sample", "lat", "lon"))
+    explicit = (mean + pool.rename(sample="member")).transpose("member", "time", "lat", "lon")
+    explicit = explicit.assign_coords(member=np.arange(7))
+    np.testing.assert_allclose(scores.residual_pool_crps(mean, pool, y), scores.crps_ensemble(explicit, y), atol=1e-12)
+
+
+def test_residual_pool_crps_is_the_expectation_over_draws_without_replacement():
+    rng = np.random.default_rng(3)
+    pool, mean, y = rng.normal(size=4), at_one_cell(0.2).isel(member=0, drop=True), at_one_cell(0.9)
+    pairs = [(a, b) for a in range(4) for b in range(4) if a < b]
+    drawn = [float(scores.crps_ensemble(at_one_cell(*(0.2 + pool[[a, b]])), y).squeeze()) for a, b in pairs]
+    residuals = xr.DataArray(pool[:, None, None], dims=("sample", "lat", "lon"))
+    assert float(scores.residual_pool_crps(mean, residuals, y).squeeze()) == pytest.approx(np.mean(drawn), abs=1e-12)
+
+
+# ---- floor, spread, ranks, NRMSE
+
+
+def test_floor_of_three_members_is_half_their_mean_difference():
+    assert float(scores.pair_floor(at_one_cell(0.0, 1.0, 5.0)).squeeze()) == pytest.approx(0.5 * (1 + 4 + 5) / 3)
+
+
+def test_floor_is_the_leave_one_out_fair_crps_of_the_members():
+    _, y = random_pair(n=4)
+    left_out = [
+        scores.crps_ensemble(y.drop_isel(member=n), y.isel(member=n, drop=True)).mean()
+        for n in range(y.sizes["member"])
+    ]
+    assert float(scores.pair_floor(y).mean()) == pytest.approx(float(np.mean(left_out)), rel=1e-12)
+
+
+def test_floor_of_one_member_is_refused():
+    with pytest.raises(DataContractError, match="2 or more members of the truth"):
+        scores.pair_floor(at_one_cell(1.0))
+
+
+def test_spread_skill_of_a_balanced_pair_is_one():
+    assert scores.spread_skill(at_one_cell(-1.0, 1.0), at_one_cell(np.sqrt(3.0))) == pytest.approx(1.0, abs=1e-15)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_spread_skill_is_near_one_if_calibrated_and_below_if_too_narrow(scale):
+    rng = np.random.default_rng(4)
+    forced = rng.normal(size=(1, 40, 3, 50))
+    x, y = field(forced + scale * rng.normal(size=(8, 40, 3, 50))), field(forced + rng.normal(size=(3, 40, 3, 50)))
+    expected = np.sqrt(9 / 8) * scale / np.sqrt(1 + scale**2 / 8)
+    assert scores.spread_skill(x, y) == pytest.approx(expected, rel=0.02)
+
+
+def test_spread_needs_two_members():
+    with pytest.raises(DataContractError, match="2 or more for a spread"):
+        scores.spread(at_one_cell(1.0))
+
+
+def test_ranks_split_ties_and_agree_with_scores():
+    np.testing.assert_allclose(scores.rank_histogram(at_one_cell(1, 2, 2), at_one_cell(2)), [0, 1 / 3, 1 / 3, 1 / 3])
+    x, y = random_pair(t=30)
+    x, y = x.round(1), y.round(1)  # ties
+    even = xr.DataArray(np.ones(3), {"lat": LAT}, ("lat",))
+    theirs = oracle.probability.rank_histogram(x, y.rename(member="target"), "member")
+    np.testing.assert_allclose(scores.rank_histogram(x, y, even), theirs, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("counts", "chi2", "p", "index"), [([30, 10], 10.0, 0.0015654, 0.5), ([10, 20, 30], 10.0, 0.0067379, 1 / 3)]
+)
+def test_rank_counts_are_tested_against_a_flat_histogram(counts, chi2, p, index):
+    assert scores.rank_chi2(counts) == pytest.approx(chi2)
+    assert scores.rank_p_value(counts) == pytest.approx(p, abs=1e-7)
+    assert scores.reliability_index(counts) == pytest.approx(index)
+
+
+def test_ranks_of_independent_calibrated_draws_pass_the_test_and_narrow_ones_fail():
+    rng = np.random.default_rng(5)
+    y = field(rng.normal(size=(1, 30, 3, 20)))
+    even = xr.DataArray(np.ones(3), {"lat": LAT}, ("lat",))
+    for scale, passes in ((1.0, True), (0.6, False)):
+        shares = scores.rank_histogram(field(scale * rng.normal(size=(9, 30, 3, 20))), y, even)
+        assert (scores.rank_p_value(shares * y.size) > 0.01) == passes
+
+
+def test_nrmse_follows_climatebenchs_order_of_averaging():
+    y = field(np.stack([np.full((21, 3, 2), v) for v in (1.0, 2.0, 3.0)]))
+    got = scores.nrmse(rows(3.0, 2.0, 3.0, times=21), y)
+    assert [got[k] for k in ("nrmse_s", "nrmse_g", "nrmse_t")] == pytest.approx(
+        [0.3535533906, 0.25, 1.6035533906], abs=1e-9
+    )
+    got = scores.nrmse(rows(3.0, 1.0, 3.0, times=21), y)  # cancels in the area mean
+    assert [got[k] for k in ("nrmse_s", "nrmse_g")] == pytest.approx([0.5, 0.0], abs=1e-12)
+    even = y.isel(time=slice(20))
+    x = even.mean("member") + xr.DataArray((-1.0) ** np.arange(20), dims="time")  # cancels in time
+    got = scores.nrmse(x, even)
+    assert [got[k] for k in ("nrmse_s", "nrmse_g", "nrmse_t")] == pytest.approx([0.0, 0.5, 2.5], abs=1e-12)
+
+
+# ---- invariances and guards
+
+SCORES = {
+    "rmse": scores.rmse,
+    "bias": scores.bias,
+    "crps": lambda x, y: float(scores.area_mean(scores.crps_ensemble(x, y)).mean()),
+    "plain": lambda x, y: float(scores.area_mean(scores.crps_ensemble(x, y, "plain")).mean()),
+    "spread_skill": scores.spread_skill,
+    "floor": lambda x, y: float(scores.area_mean(scores.pair_floor(y)).mean()),
+}
+
+
+@pytest.mark.parametrize("name", SCORES)
+@given(seed=st.integers(0, 10_000), shift=st.floats(-5, 5), scale=st.floats(0.1, 10))
+@settings(max_examples=8, deadline=None)
+def test_scores_do_not_depend_on_order_longitude_origin_or_chunks_and_scale_with_the_unit(name, seed, shift, scale):
+    score, (x, y) = SCORES[name], random_pair(seed, n=3)
+    value, close = score(x, y), {"rel": 1e-9, "abs": 1e-12}
+    assert score(x.isel(member=[3, 0, 4, 1, 2]), y.isel(member=[2, 0, 1])) == pytest.approx(value, **close)
+    assert score(x.roll(lon=2, roll_coords=True), y.roll(lon=2, roll_coords=True)) == pytest.approx(value, **close)
+    assert score(x.isel(lat=slice(None, None, -1)), y.isel(lat=slice(None, None, -1))) == pytest.approx(value, **close)
+    assert score(x.chunk(member=2, time=1), y.chunk(lat=1)) == pytest.approx(value, **close)
+    assert score(x.transpose("lon", "member", "lat", "time"), y) == pytest.approx(value, **close)
+    assert score(x + shift, y + shift) == pytest.approx(value, rel=1e-6, abs=1e-9)
+    expected = value if name == "spread_skill" else value * scale
+    assert score(x * scale, y * scale) == pytest.approx(expected, **close)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_nan_is_refused_and_never_dropped(name):
+    x, y = random_pair()
+    y[0, 0, 0, 0] = np.nan
+    with pytest.raises(DataContractError, match="1 of 144 values are NaN or infinite"):
+        SCORES[name](x, y)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda y: y.assign_coords(lat=[-50.0, 0.0, 50.0]), "coordinate lat"),
+        (lambda y: y.assign_coords(year=("time", 2020 + np.arange(4))), "coordinate time"),
+        (lambda y: y.isel(time=slice(3)), r"coordinate time \(4 values\) is not the truth's \(3 values\)"),
+        (lambda y: y.rename(time="step"), "nothing is broadcast"),
+        (lambda y: y.assign_attrs(units="degC"), "units 'K'; expected the truth's, 'degC'"),
+    ],
+)
+def test_fields_that_do_not_match_are_refused(spoil, message):
+    x, y = random_pair()
+    for score in (scores.rmse, scores.crps_ensemble, scores.spread_skill):
+        with pytest.raises(DataContractError, match=message):
+            score(x.assign_attrs(units="K"), spoil(y.assign_attrs(units="K")))
+
+
+def test_a_forecast_without_a_member_dimension_is_refused():
+    x, y = random_pair()
+    with pytest.raises(DataContractError, match="a dimension 'member'"):
+        scores.crps_ensemble(x.isel(member=0, drop=True), y)
+
+
+def test_dates_of_other_calendars_match_where_their_year_labels_do():
+    x, y = random_pair()
+    x = x.assign_coords(time=[f"{year}-07-02" for year in x.year.values])
+    y = y.assign_coords(time=[f"{year}-06-30" for year in y.year.values])
+    assert np.isfinite(scores.rmse(x, y))

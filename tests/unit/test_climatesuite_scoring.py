@@ -1,0 +1,460 @@
+"""Rows of scores.json: what they say, what they are compared with, and the published numbers they must give again."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from climatesuite.archive.read import open_runs
+from climatesuite.archive.synthetic import write_archive
+from climatesuite.errors import DataContractError
+from climatesuite.evaluate import scores, scoring
+from climatesuite.evaluate.baselines import CLIMATOLOGY, FLOOR, PATTERN_SCALING
+from climatesuite.evaluate.protocol import Period
+from climatesuite.evaluate.rows import FIELDS, Bootstrap, Comparison, finish
+from climatesuite.evaluate.scoring import Prediction, anomaly_base, fit_baselines, score, score_datasets
+from climatesuite.export import write_cf
+from climatesuite.forcing.forcings import open_forcings
+from climatesuite.forcing.response import annual_predictor
+from climatesuite.harmonise.coarsen import to_decade, to_year
+from worlds.fake_ensemble import fake_ensemble, member_by_member
+
+DEMANDED = (
+    "model variable units timescale scenario window M N target seed rmse crps crps_floor crps_ratio spread_skill bias"
+).split()
+
+
+def truth(timescale="year", n=3, years=(2015, 2034), **options):
+    return fake_ensemble(timescale, tuple(f"r{i}i1p1f1" for i in range(1, n + 1)), years, seed=1, **options)
+
+
+def forecast(timescale="year", m=5, years=(2015, 2034), **options):
+    return Prediction(
+        "toy", fake_ensemble(timescale, range(m), years, seed=2, **options), {"seed": 7, "runtime_s": 1.5}
+    )
+
+
+def co2(per_year, years=(2015, 2034)):
+    labels = np.arange(years[0], years[1] + 1)
+    return xr.DataArray(1500.0 + per_year * (labels - 2015), {"year": labels}, ("year",))
+
+
+def training(timescale="month", years=(2015, 2034)):
+    return {
+        s: fake_ensemble(timescale, ("r1i1p1f1", "r2i1p1f1"), years, seed=10 + i, warming=0.02 * (i + 1))
+        for i, s in enumerate(("ssp126", "ssp585"))
+    }
+
+
+def baselines(timescales):
+    predictors = {"ssp126": co2(20.0), "ssp585": co2(40.0)}
+    return fit_baselines(training(), predictors, co2(40.0), decade_start=2015, timescales=timescales)
+
+
+def row_of(rows, model="toy", variable="tas", timescale="year", period="full"):
+    wanted = (model, variable, timescale, period)
+    (row,) = [r for r in rows if (r["model"], r["variable"], r["timescale"], r["period"]) == wanted]
+    return row
+
+
+# ---- what a row says
+
+
+def test_every_table_has_the_floor_first_then_the_references_then_the_prediction():
+    rows = score_datasets([forecast()], truth(), baselines(["year"]), bootstrap=0)
+    tables = {}
+    for r in rows:
+        tables.setdefault((r["variable"], r["timescale"], r["period"]), []).append(r["model"])
+    assert list(tables) == [(v, "year", p) for v in ("tas", "pr") for p in ("headline", "full")]
+    assert all(models == [FLOOR, CLIMATOLOGY, PATTERN_SCALING, "toy"] for models in tables.values())
+
+
+def test_rows_have_all_demanded_fields_and_survive_json():
+    rows = score_datasets([forecast()], truth(), baselines(["year"]), bootstrap=20, commit="abc")
+    for row in json.loads(json.dumps(rows, allow_nan=False)):
+        assert tuple(row) == FIELDS and set(DEMANDED) <= set(row)
+        assert (row["scenario"], row["esm"], row["target"], row["N"]) == ("ssp370", "FAKE-ESM", "member", 3)
+        assert row["units"] == {"tas": "K", "pr": "mm day-1"}[row["variable"]]
+        assert row["commit"] == "abc" and row["weights"] == "coslat"
+    ours = row_of(rows)
+    assert (ours["M"], ours["seed"], ours["runtime_s"], ours["crps_kind"]) == (5, 7, 1.5, "fair")
+    assert ours["window"] == [2015, 2034] and row_of(rows, period="headline")["window"] == [2017, 2034]
+    assert row_of(rows, FLOOR)["M"] is None and row_of(rows, CLIMATOLOGY)["M"] is None
+
+
+@pytest.mark.parametrize("period", ["full", "headline"])
+def test_numbers_of_a_row_are_the_scores_of_the_fields_in_its_window(period):
+    x, y = forecast(bias=0.2), truth()
+    row = row_of(score_datasets([x], y, bootstrap=0), variable="pr", period=period)
+    a, b = ((ds.pr.where(ds.year >= row["window"][0], drop=True).astype(np.float64) * 86400.0) for ds in (x.fields, y))
+    floor = float(scores.area_mean(scores.pair_floor(b)).mean())
+    expected = {
+        "rmse": scores.rmse(a, b), "bias": scores.bias(a, b), "spread_skill": scores.spread_skill(a, b), "crps_floor": floor,
+        "crps": float(scores.area_mean(scores.crps_ensemble(a, b)).mean()),
+        "crps_plain": float(scores.area_mean(scores.crps_ensemble(a, b, "plain")).mean()),
+        "reliability_index": scores.reliability_index(scores.rank_histogram(a, b)),
+    }  # fmt: skip
+    assert {k: row[k] for k in expected} == pytest.approx(expected, rel=1e-9)
+    assert row["crps_ratio"] == pytest.approx(row["crps"] / floor)
+
+
+def test_the_floor_row_is_a_perfect_ensemble():
+    row = row_of(score_datasets([forecast()], truth(), bootstrap=0), FLOOR)
+    assert row["crps"] == row["crps_floor"] and row["crps_ratio"] == row["spread_skill"] == 1.0 and row["bias"] == 0.0
+    assert row["rmse"] == pytest.approx(scores.spread(truth().tas) / np.sqrt(3), rel=1e-9)
+
+
+def test_an_ensemble_like_the_truth_scores_near_the_floor_with_calibrated_spread():
+    x, y = forecast(m=20, years=(2015, 2094)), truth(n=4, years=(2015, 2094))
+    row = row_of(score_datasets([x], y, bootstrap=0))
+    assert row["crps_ratio"] == pytest.approx(1.0, abs=0.03)
+    assert row["spread_skill"] == pytest.approx(1.0, abs=0.05) and row["var_ratio"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_skill_is_one_at_the_floor_and_zero_for_pattern_scaling():
+    rows = score_datasets([forecast()], truth(warming=0.08), baselines(["year"]), bootstrap=0)
+    base, ours = row_of(rows, PATTERN_SCALING), row_of(rows)
+    assert base["skill"] == 0.0
+    assert ours["skill"] == pytest.approx((base["crps"] - ours["crps"]) / (base["crps"] - base["crps_floor"]))
+
+
+def test_skill_is_left_blank_where_pattern_scaling_is_no_worse_than_the_floor():
+    y = truth(n=2, spread=0.0)
+    apart = y.tas + xr.DataArray([2.0, -2.0], dims="member")  # both ends of a floor that no ensemble in the middle reaches
+    rows = score_datasets(
+        [forecast()], y.assign(tas=apart.assign_attrs(y.tas.attrs)), baselines(["year"]), variables=["tas"], bootstrap=50
+    )
+    assert row_of(rows, PATTERN_SCALING)["crps_ratio"] < 1.0
+    assert row_of(rows)["skill"] is None and row_of(rows)["skill_lo"] is None
+
+
+def test_trend_error_is_the_difference_of_slopes_per_decade():
+    y = truth()
+    x = y.assign(tas=(y.tas + 0.03 * (y.year - 2015)).assign_attrs(y.tas.attrs)).assign_coords(member=range(3))
+    rows = score_datasets([Prediction("toy", x)], y, bootstrap=0)
+    assert row_of(rows)["trend_err"] == pytest.approx(0.3, rel=1e-4)
+    assert row_of(rows, variable="pr")["trend_err"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_nrmse_is_that_of_anomalies_over_the_last_twenty_years():
+    x, y = forecast(years=(2060, 2099), bias=0.3), truth(years=(2060, 2099))
+    row = row_of(score_datasets([x], y, bootstrap=0, anomaly_base={"tas": 284.0}))
+    late = [ds.tas.where(ds.year >= 2080, drop=True).astype(np.float64) - 284.0 for ds in (x.fields, y)]
+    expected = scores.nrmse(*late)
+    assert {k: row[k] for k in expected} == pytest.approx(expected, rel=1e-6)
+    assert row["nrmse_window"] == [2080, 2099] and row["nrmse_base"]
+
+
+def test_the_anomaly_base_is_the_training_mean_of_2015_to_2024_in_score_units():
+    runs = training("year", years=(2015, 2034))
+    expected = np.mean([float(scores.area_mean(ds.pr.isel(time=slice(10))).mean()) for ds in runs.values()]) * 86400.0
+    assert anomaly_base(runs, ["pr"]) == {"pr": pytest.approx(expected, rel=1e-6)}
+    assert anomaly_base(training("year", years=(2030, 2040))) == {}
+
+
+def test_one_member_is_labelled_as_such():
+    row = row_of(score_datasets([forecast(m=1)], truth(), bootstrap=0))
+    assert (row["crps_kind"], row["M"], row["spread_skill"]) == ("mae", 1, None)
+    assert row["crps"] == pytest.approx(row["mae"])
+
+
+def test_one_truth_member_gives_scores_without_floor_and_says_so():
+    rows = score_datasets([forecast()], truth(n=1), baselines(["year"]), bootstrap=20)
+    for row in rows:
+        assert row["crps_ratio"] is None and row["crps_floor"] is None and row["flag"].startswith("one truth member")
+    assert row_of(rows)["crps"] > 0
+
+
+def test_unknown_fields_of_a_row_are_refused():
+    with pytest.raises(ValueError, match=r"unknown fields of a score row: \['crsp'\]"):
+        finish({"crsp": 1.0})
+
+
+# ---- intervals
+
+
+def test_intervals_hold_the_value_and_come_out_the_same_again():
+    first, second = (score_datasets([forecast()], truth(), baselines(["year"]), bootstrap=200) for _ in range(2))
+    assert first == second
+    for row in first:
+        if row["model"] != FLOOR:
+            assert row["crps_ratio_lo"] < row["crps_ratio"] < row["crps_ratio_hi"] and row["stderr"]["crps_ratio"] > 0
+
+
+def test_redrawing_every_block_and_member_once_is_the_mean():
+    series, years = np.random.default_rng(0).normal(size=(3, 25)), np.arange(2015, 2040)
+    draws = Bootstrap.draw(years, 2015, 3, 4)
+    assert draws.block_of.tolist() == [0] * 10 + [1] * 10 + [2] * 5
+    assert (draws.blocks.sum(axis=1) == 3).all() and (draws.members.sum(axis=1) == 3).all()
+    once = Bootstrap(np.ones((1, 3)), np.ones((1, 3)), draws.block_of)
+    assert once.means(series)[0] == pytest.approx(series.mean())
+    lone = Bootstrap(np.array([[0.0, 3.0, 0.0]]), np.array([[0.0, 0.0, 3.0]]), draws.block_of)
+    assert lone.means(series)[0] == pytest.approx(series[2, 10:20].mean())
+
+
+# ---- what is compared with what
+
+
+def test_a_shorter_prediction_is_compared_year_by_year_with_its_own_floor():
+    x, y = forecast(years=(2020, 2030)), truth()
+    cut = y.isel(time=slice(5, 16))
+    got, expected = score_datasets([x], y, bootstrap=20), score_datasets([x], cut, bootstrap=20)
+    assert got == expected and row_of(got)["window"] == [2020, 2030]
+
+
+def test_predictions_of_different_length_get_a_floor_each():
+    long, short = forecast(), Prediction("short", forecast(years=(2020, 2030)).fields)
+    rows = [r for r in score_datasets([long, short], truth(), bootstrap=0) if r["variable"] == "tas"]
+    floors = [r["window"] for r in rows if r["model"] == FLOOR]
+    assert sorted(floors) == [[2015, 2034], [2017, 2034], [2020, 2030], [2020, 2030]]
+
+
+def test_one_truth_of_months_serves_all_timescales_and_decades_begin_where_the_prediction_says():
+    y = truth("month", years=(2015, 2048))
+    given = [
+        forecast("month", years=(2018, 2047)),
+        forecast(years=(2015, 2048)),
+        forecast("decade", years=(2018, 2047)),
+    ]
+    rows = score_datasets(given, y, bootstrap=0)
+    windows = {r["timescale"]: r["window"] for r in rows if r["model"] == "toy" and r["period"] == "full"}
+    assert windows == {"month": [2018, 2047], "year": [2015, 2048], "decade": [2018, 2047]}
+    floor = float(scores.area_mean(scores.pair_floor(to_decade(to_year(y), 2018).tas)).mean())
+    assert row_of(rows, FLOOR, timescale="decade")["crps"] == pytest.approx(floor, rel=1e-9)
+
+
+def test_a_truth_may_be_given_by_timescale_and_never_refined():
+    y = truth()
+    assert scoring.truth_at({"year": y}, "year") is y
+    assert scoring.truth_at(y, "decade").year.values.tolist() == [2015, 2025]
+    with pytest.raises(DataContractError, match=r"timescales \['year'\]; expected month"):
+        scoring.truth_at(y, "month")
+
+
+def test_without_a_prediction_the_floor_and_the_references_are_tabled():
+    rows = score_datasets([], truth(), baselines(["year"]), timescales=["year"], variables=["pr"], bootstrap=0)
+    assert [r["model"] for r in rows] == 2 * [FLOOR, CLIMATOLOGY, PATTERN_SCALING]
+    assert {r["variable"] for r in rows} == {"pr"}
+
+
+def test_lazy_predictions_score_as_loaded_ones():
+    x = forecast()
+    lazy = Prediction("toy", x.fields.chunk(member=1, time=3), x.facts)
+    ours, theirs = (row_of(score_datasets([p], truth(), bootstrap=0)) for p in (x, lazy))
+    assert {k: v for k, v in ours.items() if isinstance(v, float)} == pytest.approx(
+        {k: v for k, v in theirs.items() if isinstance(v, float)}, rel=1e-9
+    )
+
+
+def test_nothing_in_common_is_refused():
+    with pytest.raises(DataContractError, match="2050 to 2060 against 2015 to 2034"):
+        score_datasets([forecast(years=(2050, 2060))], truth())
+    with pytest.raises(DataContractError, match="some of tas, pr in it and the truth"):
+        score_datasets([Prediction("toy", forecast().fields[["tas"]])], truth()[["pr"]])
+    with pytest.raises(DataContractError, match="no variable 'tas'"):
+        score_datasets([forecast()], truth()[["pr"]], variables=["tas"])
+
+
+# ---- files
+
+
+@dataclass(frozen=True)
+class Files:
+    """An archive of three scenarios and an ensemble of the third at two timescales."""
+
+    archive: Path
+    ensembles: dict[str, Path]
+
+    def cmip(self, *scenarios):
+        return [p for s in scenarios for p in sorted((self.archive / "CMIP6").rglob(f"*_{s}_*.nc"))]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Files:
+    base = tmp_path_factory.mktemp("score")
+    write_archive(base, members=2, years=(2015, 2034), grid=(6, 8))
+    runs = open_runs([base / "CMIP6"])
+    months = runs["SYNTHETIC-A", "ssp370"]
+    about = {"institution": "-", "source": "-", "references": "-", "model": "copy", "seed": 3}
+    ensembles = {}
+    for timescale, ds in {"year": to_year(months), "decade": to_decade(to_year(months), 2015)}.items():
+        numbered = ds.assign_coords(member=np.arange(2))
+        ensembles[timescale] = write_cf(base / f"ensemble_{timescale}.nc", member_by_member(numbered), numbered, about)
+    return Files(base, ensembles)
+
+
+def test_files_are_scored_as_the_datasets_in_them(files):
+    got = score(
+        list(files.ensembles.values()), files.cmip("ssp370"), files.cmip("ssp126", "ssp585"), files.archive / "forcings",
+        bootstrap=20, commit="abc",
+    )  # fmt: skip
+    runs = {e: ds for (_, e), ds in open_runs([files.archive / "CMIP6"]).items()}
+    y = runs.pop("ssp370")
+    drivers = {
+        e: annual_predictor(open_forcings(files.archive / "forcings", ["CO2"], experiment_id=e))
+        for e in ("ssp126", "ssp370", "ssp585")
+    }
+    references = fit_baselines(
+        runs, {e: drivers[e] for e in runs}, drivers["ssp370"], decade_start=2015, timescales=["year", "decade"]
+    )
+    predictions = [Prediction("copy", scoring.open_ensemble(p), {"seed": 3}) for p in files.ensembles.values()]
+    expected = score_datasets(predictions, y, references, bootstrap=20, anomaly_base=anomaly_base(runs), commit="abc")
+    assert got == expected
+    ours = row_of(got, "copy")
+    assert ours["rmse"] == pytest.approx(0.0, abs=1e-4) and ours["seed"] == 3 and ours["scenario"] == "ssp370"
+
+
+def test_runs_that_are_open_already_are_taken_as_they_are(files):
+    runs = open_runs([files.archive / "CMIP6"])
+    truths = {k: v for k, v in runs.items() if k[1] == "ssp370"}
+    others = {k: v for k, v in runs.items() if k[1] != "ssp370"}
+    paths = [files.ensembles["year"]]
+    opened = score(paths, truths, others, files.archive / "forcings", bootstrap=0)
+    assert opened == score(
+        paths, files.cmip("ssp370"), files.cmip("ssp126", "ssp585"), files.archive / "forcings", bootstrap=0
+    )
+
+
+def test_a_file_of_another_tool_is_named_by_its_file_and_carries_the_seed_given(files, tmp_path):
+    with xr.open_dataset(files.ensembles["year"], decode_times=False) as ds:
+        foreign = ds.rename(member="realization", lat="latitude", lon="longitude").drop_attrs(deep=False)
+        foreign.encoding.clear()
+        foreign.assign_attrs(timescale="year").to_netcdf(tmp_path / "mesmer.nc")
+    row = row_of(score([tmp_path / "mesmer.nc"], files.cmip("ssp370"), seed=11, bootstrap=0), "mesmer")
+    assert row["seed"] == 11 and row["rmse"] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_a_rival_among_the_references_is_scored_under_the_name_of_its_file(files):
+    year = files.ensembles["year"]
+    rows = score([year], files.cmip("ssp370"), [*files.cmip("ssp126"), year], bootstrap=0)
+    models = [r["model"] for r in rows if (r["variable"], r["period"]) == ("tas", "full")]
+    assert models == [FLOOR, CLIMATOLOGY, "copy", "ensemble_year"]
+
+
+def test_the_test_scenario_among_the_training_files_is_refused(files):
+    with pytest.raises(DataContractError, match="runs of ssp370, the test scenario; expected training scenarios only"):
+        score([files.ensembles["year"]], files.cmip("ssp370"), files.cmip("ssp126", "ssp370"))
+
+
+def test_a_truth_of_another_scenario_is_refused(files):
+    with pytest.raises(DataContractError, match=r"the truth: scenarios \['ssp126'\]; expected ssp370"):
+        score([files.ensembles["year"]], files.cmip("ssp126"))
+    with pytest.raises(DataContractError, match="expected one scenario, as the predictions state none"):
+        score([], files.cmip("ssp126", "ssp585"))
+
+
+def test_earth_system_models_are_never_mixed(files):
+    runs = open_runs(files.cmip("ssp126"))
+    foreign = {("OTHER-ESM", "ssp126"): runs["SYNTHETIC-A", "ssp126"]}
+    with pytest.raises(DataContractError, match="source_id OTHER-ESM; expected only SYNTHETIC-A"):
+        score([files.ensembles["year"]], files.cmip("ssp370"), foreign)
+    with pytest.raises(DataContractError, match="source_id OTHER-ESM, SYNTHETIC-A; expected one source_id"):
+        score([], {**runs, **foreign})
+
+
+def test_predictions_of_two_scenarios_are_refused(files, tmp_path):
+    with xr.open_dataset(files.ensembles["year"], decode_times=False) as ds:
+        ds.assign_attrs(experiment_id="ssp126").to_netcdf(tmp_path / "other.nc")
+    with pytest.raises(DataContractError, match=r"scenarios \['ssp126', 'ssp370'\]; expected one scenario"):
+        score([files.ensembles["year"], tmp_path / "other.nc"], files.cmip("ssp370"))
+
+
+def test_periods_share_one_comparison():
+    y = truth()
+    comparison = Comparison("year", y, baselines(["year"]), bootstrap=0)
+    assert [p.name for p in comparison.spans] == ["full", "headline"] and isinstance(comparison.spans[0], Period)
+    assert comparison.reference_rows("tas") == comparison.reference_rows("tas")
+
+
+# ---- published numbers: RMSE of the mean, CRPS over the floor, three decimals
+
+FLOORS = {
+    "ssp370": {"tas": (0.090, 0.285, 0.529), "pr": (0.081, 0.320, 0.730)},
+    "ssp126": {"tas": (0.101, 0.268, 0.514), "pr": (0.089, 0.298, 0.703)},
+}
+HEADLINE = {
+    ("ssp370", "tas", "decade"): ((0.944, 6.016), (0.351, 2.322)),
+    ("ssp370", "tas", "year"): ((1.159, 2.399), (0.492, 1.140)),
+    ("ssp370", "tas", "month"): ((1.395, 1.558), (0.876, 1.049)),
+    ("ssp370", "pr", "decade"): ((0.273, 1.568), (0.209, 1.343)),
+    ("ssp370", "pr", "year"): ((0.583, 1.028), (0.546, 0.995)),
+    ("ssp370", "pr", "month"): ((1.319, 1.005), (1.283, 0.995)),
+    ("ssp126", "tas", "decade"): ((1.063, 5.583), (0.320, 1.752)),
+    ("ssp126", "tas", "year"): ((1.197, 2.506), (0.433, 1.170)),
+    ("ssp126", "pr", "decade"): ((0.225, 1.373), (0.195, 1.243)),
+    ("ssp126", "pr", "year"): ((0.466, 1.054), (0.448, 1.027)),
+}
+FULL = {
+    ("ssp370", "tas", "decade"): 2.107, ("ssp370", "tas", "year"): 1.135, ("ssp370", "pr", "decade"): 1.278,
+    ("ssp126", "tas", "decade"): 1.754, ("ssp126", "tas", "year"): 1.166, ("ssp126", "pr", "decade"): 1.231,
+    ("ssp585", "tas", "decade"): 1.724, ("ssp585", "tas", "year"): 1.189,
+}  # fmt: skip
+HEADLINE_585 = {
+    ("tas", "decade"): 1.726, ("tas", "year"): 1.195, ("pr", "decade"): 1.287, ("pr", "year"): 1.033
+}  # fmt: skip
+PRINTED = {"abs": 0.0011}
+"""Printed to three decimals: half a unit of the last, and one more for float32 fields."""
+
+
+@pytest.fixture(scope="module")
+def cesm2(climate_data):
+    """Runs of CESM2 by scenario and annual-mean cumulative CO2 by scenario."""
+    runs = {e: ds for (_, e), ds in open_runs([climate_data / "CMIP6" / "CESM2"]).items()}
+    drivers = {e: annual_predictor(open_forcings(climate_data / "forcings", ["CO2"], experiment_id=e)) for e in runs}
+    return runs, drivers
+
+
+@pytest.fixture(scope="module")
+def published(cesm2):
+    """Rows of the floor and the references with each scenario as the test; months for one scenario, to save time."""
+    runs, drivers = cesm2
+    rows = []
+    for test in ("ssp370", "ssp126", "ssp585"):
+        timescales = ("decade", "year", "month") if test == "ssp370" else ("decade", "year")
+        others = {e: ds for e, ds in runs.items() if e != test}
+        references = fit_baselines(others, drivers, drivers[test], decade_start=2015, timescales=timescales)
+        rows += score_datasets(
+            [],
+            runs[test],
+            references,
+            timescales=timescales,
+            decade_start=2015,
+            bootstrap=1000 if test == "ssp370" else 0,
+        )
+    return {(r["scenario"], r["variable"], r["timescale"], r["period"], r["model"]): r for r in rows}
+
+
+def test_floors_of_cesm2_are_the_published_ones(published):
+    for scenario, by_variable in FLOORS.items():
+        for variable, values in by_variable.items():
+            for timescale, value in zip(("decade", "year", "month"), values, strict=True):
+                key = (scenario, variable, timescale, "headline", FLOOR)
+                if key in published:
+                    assert published[key]["crps"] == pytest.approx(value, **PRINTED), key
+
+
+def test_references_of_cesm2_are_the_published_ones_in_the_headline_period(published):
+    for key, values in HEADLINE.items():
+        for model, (rmse, ratio) in zip((CLIMATOLOGY, PATTERN_SCALING), values, strict=True):
+            row = published[*key, "headline", model]
+            assert (row["rmse"], row["crps_ratio"]) == pytest.approx((rmse, ratio), **PRINTED), (key, model)
+    for key, ratio in HEADLINE_585.items():
+        row = published["ssp585", *key, "headline", PATTERN_SCALING]
+        assert row["crps_ratio"] == pytest.approx(ratio, **PRINTED), key
+
+
+def test_pattern_scaling_of_cesm2_is_the_published_one_in_the_full_period(published):
+    for key, ratio in FULL.items():
+        assert published[*key, "full", PATTERN_SCALING]["crps_ratio"] == pytest.approx(ratio, **PRINTED), key
+
+
+def test_intervals_of_cesm2_are_the_published_ones(published):
+    expected = {"decade": (2.06, 2.66), "year": (1.08, 1.20), "month": (1.03, 1.07)}
+    for timescale, (low, high) in expected.items():
+        row = published["ssp370", "tas", timescale, "headline", PATTERN_SCALING]
+        # another bootstrap of the same few blocks: the ends move by a tenth of the width
+        tolerance = 0.1 * (high - low) + 0.01
+        assert (row["crps_ratio_lo"], row["crps_ratio_hi"]) == pytest.approx((low, high), abs=tolerance), timescale
