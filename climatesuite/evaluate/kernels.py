@@ -106,32 +106,33 @@ class SortedPool:
         self.size = pool.shape[0]
         self.mean: Array = pool.mean(axis=0)
         self.variance: Array = pool.var(axis=0, ddof=1)
-        # cells first: the binary search then stays within one cell's contiguous values
-        values = np.ascontiguousarray(np.sort(pool, axis=0).T)
+        # cells first: the binary search then stays within one cell's few cached values
+        values = np.sort(np.ascontiguousarray(pool.T), axis=1)
         self.pairs: Array = values @ (2.0 * np.arange(1, self.size + 1) - self.size - 1.0)
         self._sums = np.concatenate([np.zeros((pool.shape[1], 1)), np.cumsum(values, axis=1)], axis=1)
         # padded to 2^k - 1 values, so that the search needs no bounds: infinity is never below z
         self._padded = np.full((pool.shape[1], (1 << self.size.bit_length()) - 1), np.inf)
         self._padded[:, : self.size] = values
 
-    def count_below(self, z: Array) -> NDArray[np.int64]:
-        """Number of pool values <= z, by one binary search for all cells at once: ``[..., P] -> [..., P]``."""
+    def mean_abs_difference(self, z: Array) -> Array:
+        """Mean over the pool of abs(r_k - z): ``[..., P] -> [..., P]``, finite z."""
+        n_cells = self._sums.shape[0]
+        by_cell = np.ascontiguousarray(z.reshape(-1, n_cells).T)
+        below = self._count_below(by_cell)
+        sum_below = np.take_along_axis(self._sums, below, axis=1)
+        out = (by_cell * (2 * below - self.size) - 2.0 * sum_below + self._sums[:, -1:]) / self.size
+        return out.T.reshape(z.shape)
+
+    def _count_below(self, z: Array) -> NDArray[np.int64]:
+        """Number of pool values <= z, ``[P, n] -> [P, n]``, by one binary search for all at once."""
         n_cells, width = self._padded.shape
-        flat, base = self._padded.ravel(), np.arange(n_cells) * width
+        flat, base = self._padded.ravel(), (np.arange(n_cells) * width)[:, None]
         position = np.broadcast_to(base, z.shape).copy()
         step = (width + 1) // 2
         while step:
             position += step * (flat[position + (step - 1)] <= z)
             step >>= 1
         return position - base
-
-    def mean_abs_difference(self, z: Array) -> Array:
-        """Mean over the pool of abs(r_k - z): ``[..., P] -> [..., P]``."""
-        below = self.count_below(z)
-        width = self.size + 1
-        base = np.broadcast_to(np.arange(self._sums.shape[0]) * width, z.shape)
-        sum_below = self._sums.ravel()[base + below]
-        return (z * (2 * below - self.size) - 2.0 * sum_below + self._sums[:, -1]) / self.size
 
 
 def detrended_variance(x: Array, year: NDArray[np.int64], month: NDArray[np.int64] | None) -> Array:

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-import scoringrules
+import scoringrules  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -36,7 +36,7 @@ def test_crps_ignores_the_order_of_members(x, random):
     scores = [
         kernels.crps_from(kernels.mean_abs_difference(z, y), kernels.pair_sum(z), len(z), "fair") for z in (x, x[order])
     ]
-    np.testing.assert_allclose(*scores, atol=1e-9)
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-9)
 
 
 @given(samples(), NUMBERS)
@@ -73,7 +73,6 @@ def test_sorted_pool_gives_the_mean_distance_to_every_residual(pool, z):
     z = np.resize(z, (3, pool.shape[1]))
     ready = kernels.SortedPool(pool)
     np.testing.assert_allclose(ready.mean_abs_difference(z), np.abs(pool[:, None] - z).mean(axis=0), atol=1e-6)
-    np.testing.assert_array_equal(ready.count_below(z), (pool[:, None] <= z).sum(axis=0))
     np.testing.assert_allclose(ready.pairs, kernels.pair_sum(pool), atol=1e-6)
 
 

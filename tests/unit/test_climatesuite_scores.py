@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import scores as oracle
-import scoringrules
+import scores as oracle  # type: ignore[import-untyped]
+import scoringrules  # type: ignore[import-untyped]
 import xarray as xr
-import xskillscore
+import xskillscore  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
@@ -256,15 +256,19 @@ SCORES = {
 @settings(max_examples=8, deadline=None)
 def test_scores_do_not_depend_on_order_longitude_origin_or_chunks_and_scale_with_the_unit(name, seed, shift, scale):
     score, (x, y) = SCORES[name], random_pair(seed, n=3)
-    value, close = score(x, y), {"rel": 1e-9, "abs": 1e-12}
-    assert score(x.isel(member=[3, 0, 4, 1, 2]), y.isel(member=[2, 0, 1])) == pytest.approx(value, **close)
-    assert score(x.roll(lon=2, roll_coords=True), y.roll(lon=2, roll_coords=True)) == pytest.approx(value, **close)
-    assert score(x.isel(lat=slice(None, None, -1)), y.isel(lat=slice(None, None, -1))) == pytest.approx(value, **close)
-    assert score(x.chunk(member=2, time=1), y.chunk(lat=1)) == pytest.approx(value, **close)
-    assert score(x.transpose("lon", "member", "lat", "time"), y) == pytest.approx(value, **close)
+    value = score(x, y)
+    assert score(x.isel(member=[3, 0, 4, 1, 2]), y.isel(member=[2, 0, 1])) == pytest.approx(value, rel=1e-9, abs=1e-12)
+    assert score(x.roll(lon=2, roll_coords=True), y.roll(lon=2, roll_coords=True)) == pytest.approx(
+        value, rel=1e-9, abs=1e-12
+    )
+    assert score(x.isel(lat=slice(None, None, -1)), y.isel(lat=slice(None, None, -1))) == pytest.approx(
+        value, rel=1e-9, abs=1e-12
+    )
+    assert score(x.chunk(member=2, time=1), y.chunk(lat=1)) == pytest.approx(value, rel=1e-9, abs=1e-12)
+    assert score(x.transpose("lon", "member", "lat", "time"), y) == pytest.approx(value, rel=1e-9, abs=1e-12)
     assert score(x + shift, y + shift) == pytest.approx(value, rel=1e-6, abs=1e-9)
     expected = value if name == "spread_skill" else value * scale
-    assert score(x * scale, y * scale) == pytest.approx(expected, **close)
+    assert score(x * scale, y * scale) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", SCORES)

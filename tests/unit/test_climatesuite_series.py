@@ -20,8 +20,8 @@ def worlds(timescale="year", m=5, n=3):
     )
 
 
-def scored(x, y, name="tas", timescale="year", late=np.array([18, 19])):
-    return series.ensemble_series(x, y, name, protocol.periods(y, timescale), late)
+def scored(x, y, name="tas", timescale="year", late=(18, 19)):
+    return series.ensemble_series(x, y, name, protocol.periods(y, timescale), np.asarray(late, dtype=int))
 
 
 def in_mm(field):
@@ -33,7 +33,7 @@ def test_means_of_the_series_are_the_scores_of_the_whole_arrays(timescale):
     x, y = worlds(timescale)
     got, truth = scored(x, y, "pr", timescale), series.truth_series(y, "pr", protocol.periods(y, timescale))
     a, b = in_mm(x.pr), in_mm(y.pr)
-    expected = {
+    expected: dict[str, tuple] = {
         "crps": (got.crps.mean(), scores.area_mean(scores.crps_ensemble(a, b)).mean()),
         "plain": (got.crps_plain.mean(), scores.area_mean(scores.crps_ensemble(a, b, "plain")).mean()),
         "rmse": (np.sqrt(got.mean_square.mean()), scores.rmse(a, b)),
@@ -97,11 +97,11 @@ def test_one_truth_member_has_no_floor():
 
 def test_late_square_is_the_squared_error_of_the_time_mean():
     x, y = worlds()
-    late = np.array([3, 4, 5])
+    late = [3, 4, 5]
     error = (x.tas.astype(np.float64).mean("member") - y.tas.astype(np.float64).mean("member")).isel(time=late)
     expected = float(scores.area_mean(error.mean("time") ** 2))
     assert scored(x, y, late=late).late_square == pytest.approx(expected, rel=1e-9)
-    assert np.isnan(scored(x, y, late=np.array([], dtype=int)).late_square)
+    assert np.isnan(scored(x, y, late=()).late_square)
 
 
 def test_variability_of_half_the_noise_is_a_quarter():
@@ -114,7 +114,7 @@ def test_variability_of_half_the_noise_is_a_quarter():
 
 def test_only_a_thinned_sample_enters_the_rank_test():
     x, y = worlds("month", m=3, n=2)
-    got = scored(x, y, timescale="month", late=np.array([], dtype=int))
+    got = scored(x, y, timescale="month", late=())
     # one January in six years (every tenth year), one of 8 rows, two of 12 columns, two members
     assert got.thinned_ranks.sum() == pytest.approx(1 * 1 * 2 * 2)
 
@@ -162,7 +162,7 @@ def test_a_pool_scores_as_the_ensemble_of_its_forced_mean_and_every_residual(tim
     spans = protocol.periods(y, timescale)
     for span in spans:
         got = series.pool_series(reference, y, "tas", span, np.array([], dtype=int))
-        plain = scored(explicit, y, timescale=timescale, late=np.array([], dtype=int))
+        plain = scored(explicit, y, timescale=timescale, late=())
         for name in ("crps", "square", "variance"):
             ours, theirs = (getattr(s, name)[..., span.steps] for s in (got, plain))
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, err_msg=name)
