@@ -1,9 +1,12 @@
 """The figures of a report for one timescale: plume, changes, errors, spreads, spectra and ranks of every variable."""
 
 from collections.abc import Iterator, Mapping
+from io import BytesIO
 from typing import NamedTuple
 
+import numpy as np
 import xarray as xr
+from PIL import Image
 from scipy.stats import t as student_t
 
 from climatesuite.conventions import VARIABLES
@@ -51,6 +54,27 @@ def figures_section(
         shown = join(figure(*each) for each in drawn)
         parts.append(join([tag("h3", f"{VARIABLES[name].long_name} ({name})"), tag("div", shown, class_="figures")]))
     return f"figures-{timescale}", f"Figures: {_CALENDAR[timescale]}", join(parts)
+
+
+def overview(ds: xr.Dataset, truth: xr.Dataset, name: str, timescale: str) -> bytes:
+    """Plume and map of change side by side, as one PNG: the picture of an ensemble.
+
+    Args:
+        ds: Canonical ensemble.
+        truth: Canonical members it is compared with.
+        name: Variable.
+        timescale: Of both.
+    """
+    ours, theirs = align(_only(ds, name), _only(truth, name))
+    maps = diagnostics.change_maps(ours, theirs, name)
+    limit = plots.nice_limit(maps["truth_change"], maps["change"])
+    images = [_plume(ours, theirs, name, timescale).image, list(_change_figures(ours, theirs, name, limit))[1].image]
+    arrays = [np.asarray(Image.open(BytesIO(image)).convert("RGB")) for image in images]
+    height = max(a.shape[0] for a in arrays)
+    padded = [np.pad(a, ((0, height - a.shape[0]), (0, 0), (0, 0)), constant_values=255) for a in arrays]
+    out = BytesIO()
+    Image.fromarray(np.concatenate(padded, axis=1)).save(out, format="png", optimize=True)
+    return out.getvalue()
 
 
 def _plume(ds: xr.Dataset, truth: xr.Dataset | None, name: str, timescale: str) -> Drawn:

@@ -25,7 +25,9 @@ def main(folder: Path) -> Path:
     content = checkpoint.load(folder / "emulator.pt")
     name, known = content["config"]["name"], content["provenance"]
     here = Path(__file__).parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+    ).stdout.strip()
     rows = json.loads((folder / "scores.json").read_text())
     result = {
         "command": f"spf run experiments/{name}.yaml",

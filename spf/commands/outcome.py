@@ -13,6 +13,7 @@ from climatesuite.archive.synthetic import spec_of, true_moments
 from climatesuite.conventions import VARIABLES
 from climatesuite.evaluate.known_truth import against_moments
 from climatesuite.evaluate.report import write_report, write_scores
+from climatesuite.evaluate.report_figures import overview
 from climatesuite.evaluate.scoring import Prediction, anomaly_base, fit_baselines, score_datasets
 from climatesuite.export import open_ensemble
 from climatesuite.forcing.response import annual_predictor
@@ -142,6 +143,8 @@ def report(
     known = None
     if data.archive == "synthetic":
         known = {t: true_law(work, ensemble, t) for t, ensemble in ensembles.items()}
+    if "year" in ensembles:
+        (work.folder / "picture.png").write_bytes(overview(ensembles["year"], truth["year"], data.variables[0], "year"))
     title = f"{data.source_id} under {test}: {', '.join(VARIABLES[v].long_name.lower() for v in data.variables)}"
     return write_report(
         page, title=title, rows=rows, ensembles=ensembles, truth=truth, about=about,
