@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-SCHEMA = 1
+SCHEMA = 2
 KEYS = ("config", "codec", "gains", "couplings", "weights", "provenance")
 
 

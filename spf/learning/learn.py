@@ -14,6 +14,7 @@ from spf.learning.measure import measure_couplings, measure_gains
 from spf.learning.module import FlowModule
 from spf.learning.train import SNAPSHOT, fit
 from spf.network.backbone import Backbone, NetworkConfig, count_parameters
+from spf.pyramid.prior import coupling_to_dict
 from spf.pyramid.spec import PyramidSpec
 
 
@@ -61,7 +62,7 @@ def learn(
             "config": to_dict(config),
             "codec": codec.to_dict(),
             "gains": gains,
-            "couplings": {k: {"share": list(c.share), "slope": list(c.slope)} for k, c in couplings.items()},
+            "couplings": {k: coupling_to_dict(c) for k, c in couplings.items()},
             "weights": {k: w.float().cpu() for k, w in module.average.weights.items()},
             "provenance": {
                 **provenance,

@@ -11,7 +11,8 @@ from spf.pyramid.prior import Coupling, measure_coupling
 from spf.pyramid.spec import PyramidSpec, Stage
 from spf.pyramid.windows import YEARS_PER_DECADE
 
-COUPLING_WINDOWS = 96
+COUPLING_WINDOWS = 256
+MODES = 24
 
 
 def measure_gains(runs: Sequence[TrainingRun], spec: PyramidSpec, row_weights: Tensor) -> dict[str, Tensor]:
@@ -64,14 +65,17 @@ def _month_deviation(runs: Sequence[TrainingRun], stage: Stage, row_weights: Ten
 
 
 def measure_couplings(runs: Sequence[TrainingRun], windows: Windows) -> dict[str, Coupling]:
-    """How each stage hangs on its parent, from windows spread over the runs."""
+    """How each stage hangs on its parent and which patterns it has, from windows spread over the runs."""
     couplings = {}
+    n_years = sum(run.years.shape[1] for run in runs)
     for key, stage in windows.spec.stages().items():
         span = 1 if stage.timescale == "month" else YEARS_PER_DECADE
         length = {"month": 12, "year": YEARS_PER_DECADE, "decade": 1}[stage.timescale]
-        places = [(run, s) for run in runs for s in range(0, run.years.shape[1] - span + 1, span)]
+        step = 2 if stage.timescale == "decade" else span  # decades overlap: every other phase
+        places = [(run, s) for run in runs for s in range(0, run.years.shape[1] - span + 1, step)]
         chosen = places[:: max(1, len(places) // COUPLING_WINDOWS)]
         built = [windows.build(run, stage, run.first_year + offset, length) for run, offset in chosen]
         fields, parent = torch.stack([w.fields for w in built]), torch.stack([w.parent for w in built])
-        couplings[key] = measure_coupling(fields, parent, stage)
+        independent = n_years // YEARS_PER_DECADE if stage.timescale == "decade" else n_years
+        couplings[key] = measure_coupling(fields, parent, stage, min(MODES, independent // 4))
     return couplings

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from spf.interfaces import Condition
 from spf.network.layers import JointBlock, modulate, rotary, sinusoid, sphere_positions
 from spf.pyramid.path import noise_fall, noise_level
-from spf.pyramid.prior import Coupling, prior_target
+from spf.pyramid.prior import Coupling, Prior
 from spf.pyramid.spec import TIMESCALES, PyramidSpec, Stage
 
 CALENDAR_IDS = 23  # decade 0, months 1-12, year in decade 13-22
@@ -42,7 +42,7 @@ class Backbone(nn.Module):
     Args:
         config: Size.
         spec: The pyramid.
-        couplings: Measured per stage key; the untrained network is the structureless world's exact answer (see `prior`).
+        couplings: Measured per stage key; the untrained network is the answer of a Gaussian world (see `prior`).
         lat_deg: Latitudes of the full grid, ascending.
         lon_deg: Longitudes of the full grid.
         n_fields: Number of variables.
@@ -69,7 +69,8 @@ class Backbone(nn.Module):
                 raise ValueError(
                     f"network.{name} {patch} does not tile the coarsest grid {coarse[0]}x{coarse[1]}; choose a divisor"
                 )
-        self.config, self.spec, self.couplings, self.n_fields = config, spec, couplings, n_fields
+        self.config, self.spec, self.n_fields = config, spec, n_fields
+        self.priors = nn.ModuleDict({key: Prior(stage, couplings[key]) for key, stage in spec.stages().items()})
         self.lat, self.lon = torch.tensor(lat_deg), torch.tensor(lon_deg)
         self._codes: dict[tuple[int, int, int], Tensor] = {}  # constants, made once per shape
         width, p, q = config.width, config.patch, config.forcing_patch
@@ -89,7 +90,8 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, stage: Stage, condition: Condition) -> Tensor:
         """State (batch, var, time, lat, lon), flow time (batch,) -> path target of the same shape, float32."""
-        prior = prior_target(x.float(), t, stage, self.couplings[stage.key])
+        with torch.autocast(x.device.type, enabled=False):
+            prior = self.priors[stage.key](x.float(), t)
         return prior + self._correction(x, t, stage, condition).float()
 
     def velocity(self, x: Tensor, t: Tensor, stage: Stage, condition: Condition | None) -> Tensor:

@@ -19,7 +19,7 @@ from spf.config import NetworkSection, PyramidConfig, SamplingConfig, from_dict
 from spf.interfaces import Condition
 from spf.network.backbone import Backbone, NetworkConfig
 from spf.pyramid.noise import SeededNoise
-from spf.pyramid.prior import Coupling
+from spf.pyramid.prior import coupling_from_dict
 from spf.pyramid.spec import TIMESCALES, PyramidSpec, Stage
 from spf.pyramid.windows import ForcingSeries, calendar_ids
 from spf.sampling.plan import Plan, plan_windows
@@ -221,7 +221,7 @@ def make_backbone(content: dict[str, Any]) -> Backbone:
     config = content["config"]
     spec = spec_of(from_dict(PyramidConfig, config["pyramid"]))
     network = from_dict(NetworkSection, config["network"])
-    couplings = {k: Coupling(tuple(c["share"]), tuple(c["slope"])) for k, c in content["couplings"].items()}
+    couplings = {k: coupling_from_dict(c) for k, c in content["couplings"].items()}
     grid = content["codec"]["grid"]
     size = NetworkConfig(**vars(network))
     n_fields, n_forcings = len(content["codec"]["scales"]), len(content["codec"]["forcing_mean"])

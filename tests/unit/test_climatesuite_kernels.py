@@ -100,6 +100,11 @@ def test_variance_about_a_line_sees_noise_and_not_the_trend():
     assert np.sqrt(large / small) == pytest.approx(2.0, abs=1e-12)
 
 
+def test_variance_about_a_line_counts_two_fitted_numbers():
+    x = np.array([[1.0], [-1.0], [-1.0], [1.0]])
+    assert kernels.detrended_variance(x, 2015 + np.arange(4), None)[0] == pytest.approx(4.0 / 2.0)
+
+
 def test_variance_about_a_line_leaves_out_the_season_where_months_are_given():
     year, month = np.repeat(np.arange(2015, 2025), 12), np.tile(np.arange(1, 13), 10)
     season = 8.0 * np.cos(2 * np.pi * month / 12) + 0.5 * (year - 2015) * month

@@ -143,7 +143,7 @@ def pool_reference(y, monthly, k=6):
     dims = ("calendar_month", "sample", "lat", "lon") if monthly else ("sample", "lat", "lon")
     pool = xr.Dataset(
         {"tas": (dims, rng.normal(size=shape).astype(np.float32), {"units": "K"})},
-        {"year": ("sample", 2017 + np.arange(k))},
+        {"year": ("sample", 2015 + np.arange(k))},
     )
     if monthly:
         pool = pool.assign_coords(calendar_month=np.arange(1, 13))
@@ -159,16 +159,18 @@ def pool_reference(y, monthly, k=6):
 def test_a_pool_scores_as_the_ensemble_of_its_forced_mean_and_every_residual(timescale):
     _, y = worlds(timescale)
     reference, explicit = pool_reference(y, timescale == "month")
-    spans = protocol.periods(y, timescale)
-    for span in spans:
+    full, headline = protocol.periods(y, timescale)
+    for span, residuals in ((full, slice(None)), (headline, slice(2, None))):  # the headline's own, from 2017 on
         got = series.pool_series(reference, y, "tas", span, np.array([], dtype=int))
-        plain = scored(explicit, y, timescale=timescale, late=())
+        members = explicit.isel(member=residuals)
+        plain = scored(members, y, timescale=timescale, late=())
         for name in ("crps", "square", "variance"):
             ours, theirs = (getattr(s, name)[..., span.steps] for s in (got, plain))
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, err_msg=name)
         outside = np.setdiff1d(np.arange(y.sizes["time"]), span.steps)
         assert np.isnan(got.crps[:, outside]).all()
-        assert got.size is None and got.inflation == pytest.approx(7 / 6)
+        k = members.sizes["member"]
+        assert got.size is None and got.inflation == pytest.approx((k + 1) / k)
 
 
 def test_the_errors_of_a_pools_mean_are_those_of_its_forced_mean():
@@ -178,3 +180,14 @@ def test_the_errors_of_a_pools_mean_are_those_of_its_forced_mean():
     forced = reference.mean.tas.expand_dims("member").astype(np.float64)
     assert np.sqrt(got.mean_square.mean()) == pytest.approx(scores.rmse(forced, y.tas), rel=1e-9)
     assert got.mean_error.mean() == pytest.approx(scores.bias(forced, y.tas), rel=1e-7)
+
+
+@pytest.mark.parametrize("timescale", ["month", "year"])
+def test_a_draw_from_a_pool_varies_as_its_residuals_and_the_trend_free_part_of_its_mean(timescale):
+    _, y = worlds(timescale)
+    reference, _ = pool_reference(y, timescale == "month")
+    span = protocol.periods(y, timescale)[0]
+    got = series.pool_series(reference, y, "tas", span, np.array([], dtype=int)).variability["full"]
+    forced = series.truth_series(y.isel(member=[0]), "tas", (span,)).variability["full"]
+    residual = float(scores.area_mean(reference.pool.tas.assign_coords(lat=y.lat).astype(float).var("sample")).mean())
+    assert got == pytest.approx(forced + residual, rel=1e-5)

@@ -135,9 +135,11 @@ def windows_keys(world):
     return world[4].spec.stages()
 
 
-def test_couplings_lie_between_nothing_and_everything(world):
+def test_patterns_and_rest_hold_the_variance_of_every_cell(world):
     for key, coupling in measure_couplings(world[3], world[4]).items():
-        assert all(0 < s <= 1 for s in coupling.share), key
+        parts = [coupling.mean] if key == "0-decade" else [coupling.mean, coupling.detail]
+        assert all((part.variance >= 0).all() and (part.rest > 0).all() for part in parts), key
+        assert (coupling.slope == 0).all() == (key == "0-decade")
 
 
 def test_the_schedule_warms_up_and_falls_to_its_floor():

@@ -6,14 +6,25 @@ import torch
 from spf.interfaces import Condition
 from spf.network.backbone import Backbone, NetworkConfig, count_parameters, patchify, unpatchify
 from spf.network.layers import rotary, rotate, sphere_positions
+from spf.pyramid.operators import block_mean
 from spf.pyramid.path import noise_fall
-from spf.pyramid.prior import Coupling, prior_target
+from spf.pyramid.prior import Prior, measure_coupling
 from spf.pyramid.spec import PyramidSpec
 
 SPEC = PyramidSpec()
 LAT = [-78.75 + 22.5 * i for i in range(8)]
 LON = [15.0 + 30 * i for i in range(12)]
-COUPLINGS = {key: Coupling((0.5, 0.6), (1.0, 1.1)) for key in SPEC.stages()}
+
+
+def coupling(stage):
+    steps = {"month": 12, "year": 10, "decade": 1}[stage.timescale]
+    fields = torch.randn(
+        40, 2, steps, 8 // stage.pooling, 12 // stage.pooling, generator=torch.Generator().manual_seed(2)
+    )
+    return measure_coupling(fields, block_mean(fields, stage.factors), stage, 2)
+
+
+COUPLINGS = {key: coupling(stage) for key, stage in SPEC.stages().items()}
 
 
 def network(seed=0, trained=True, **size):
@@ -51,7 +62,7 @@ def test_an_untrained_network_is_the_prior():
     x, t, stage, condition = inputs(SPEC.stages()["1-year"], 10)
     with torch.no_grad():
         torch.testing.assert_close(
-            network(trained=False)(x, t, stage, condition), prior_target(x, t, stage, COUPLINGS[stage.key])
+            network(trained=False)(x, t, stage, condition), Prior(stage, COUPLINGS[stage.key])(x, t)
         )
 
 

@@ -11,7 +11,7 @@ from spf.pyramid.jump import jump
 from spf.pyramid.noise import SeededNoise
 from spf.pyramid.operators import block_mean, pool_rows, pool_space, pool_time, upsample
 from spf.pyramid.path import endpoints, noise_fall, noise_level, path_point
-from spf.pyramid.prior import Coupling, measure_coupling, prior_target
+from spf.pyramid.prior import Prior, coupling_from_dict, coupling_to_dict, measure_coupling
 from spf.pyramid.spec import PyramidSpec, start_level
 
 FACTORS = [(1, 2, 2), (10, 1, 1), (12, 1, 1), (10, 2, 2), (12, 2, 2)]
@@ -142,35 +142,55 @@ def test_noise_belongs_to_member_window_stage_and_seed():
         assert (different - together[:1]).abs().max() > 0.1
 
 
-def test_without_structure_the_prior_is_the_exact_velocity():
-    """World: block means with variance share, white detail inside; parent = slope x block mean. Oracle: Gaussian regression."""
-    stage = PyramidSpec().path("decade")[1]
-    share, slope = 0.4, 1.3
-    coupling = Coupling((share,), (slope,))
-    h = torch.ones(4, 4, dtype=DOUBLE) / 4
-    cov_a = share * 4 * h + (1 - share) * (torch.eye(4, dtype=DOUBLE) - h) * 4 / 3
-    up = slope * h
-    for t in (0.0, 0.4, 0.9):
-        s, e = stage.sigma_start, stage.sigma_end
-        at = t * (1 - e) * torch.eye(4, dtype=DOUBLE) + (1 - t) * (1 - s) * up
-        level = (1 - t) * s + t * e
-        going = ((1 - e) * torch.eye(4, dtype=DOUBLE) - (1 - s) * up) / noise_fall(stage)
-        gain = (going @ cov_a @ at.T - level * torch.eye(4, dtype=DOUBLE)) @ torch.linalg.inv(
-            at @ cov_a @ at.T + level**2 * torch.eye(4, dtype=DOUBLE)
-        )
-        x = randn(1, 1, 1, 2, 2)
-        exact = (gain @ x.flatten()).reshape(x.shape)
-        torch.testing.assert_close(prior_target(x, torch.tensor([t], dtype=DOUBLE), stage, coupling), exact)
+def patterned_samples(stage, n=6000):
+    """Fields of rank-one plus white block means and white detail; parents hang on the block means alone."""
+    g = torch.Generator().manual_seed(3)
+    rt, rh, rw = stage.factors
+    shape = torch.linspace(-1, 1, 6, dtype=DOUBLE).reshape(1, 1, 1, 2, 3)
+    shape = shape / shape.norm()
+    coarse = 1.5 * torch.randn(n, 1, 1, 1, 1, generator=g, dtype=DOUBLE) * shape
+    coarse = coarse + 0.5 * torch.randn(n, 1, 1, 2, 3, generator=g, dtype=DOUBLE)
+    detail = torch.randn(n, 1, rt, 2 * rh, 3 * rw, generator=g, dtype=DOUBLE)
+    fields = upsample(coarse, stage.factors) + detail - block_mean(detail, stage.factors)
+    return fields, 1.3 * upsample(coarse, stage.factors)
 
 
-def test_couplings_are_measured_from_fields_and_parents():
-    stage = PyramidSpec().path("decade")[1]
-    coarse = randn(4000, 1, 1, 1, 1)
-    detail = randn(4000, 1, 1, 2, 2, seed=1)
-    fields = upsample(coarse, (1, 2, 2)) + detail - block_mean(detail, (1, 2, 2))
-    found = measure_coupling(fields, 0.5 * upsample(coarse, (1, 2, 2)), stage)
-    assert found.share[0] == pytest.approx(1 / 1.75, abs=0.03)
-    assert found.slope[0] == pytest.approx(0.5, abs=0.01)
+@pytest.mark.parametrize("key", ["1-decade", "2-month"])
+def test_the_prior_is_the_regression_of_the_target_on_the_state_in_a_patterned_world(key):
+    """Compared with least squares on samples: the prior explains as much, to within the error of the samples."""
+    stage = PyramidSpec().stages()[key]
+    fields, parent = patterned_samples(stage)
+    prior = Prior(stage, measure_coupling(fields, parent, stage, n_modes=1))
+    for t in (0.1, 0.5, 0.9):
+        noise = randn(*fields.shape, seed=11)
+        point = path_point(fields, parent, noise, torch.full((len(fields),), t, dtype=DOUBLE), stage)
+        error = (prior(point.x_t, torch.full((len(fields),), t)) - point.target).square().mean()
+        x, y = point.x_t.flatten(1), point.target.flatten(1)
+        best = (y - x @ torch.linalg.lstsq(x, y).solution).square().mean() * len(x) / (len(x) - x.shape[1])
+        assert error == pytest.approx(float(best), rel=0.02)
+
+
+def test_stage_zero_has_patterns_but_no_parent():
+    stage = PyramidSpec().path("decade")[0]
+    fields = randn(400, 2, 1, 4, 6)
+    coupling = measure_coupling(fields, torch.zeros_like(fields), stage, 3)
+    assert coupling.slope.tolist() == [0.0, 0.0]
+    assert coupling.mean.patterns.shape == (2, 3, 4, 6)
+    again = coupling_from_dict(coupling_to_dict(coupling))
+    torch.testing.assert_close(again.mean.patterns, coupling.mean.patterns)
+    total = (coupling.mean.variance[..., None, None] * coupling.mean.patterns**2).sum(1) + coupling.mean.rest
+    torch.testing.assert_close(total, fields.square().mean((0, 2)), rtol=1e-6, atol=1e-6)
+
+
+def test_patterns_are_orthonormal_and_found():
+    stage = PyramidSpec().stages()["1-decade"]
+    fields, parent = patterned_samples(stage)
+    modes = measure_coupling(fields, parent, stage, 1).mean
+    pattern = modes.patterns.flatten()
+    assert float(pattern.norm()) == pytest.approx(1, abs=1e-6)
+    shape = torch.linspace(-1, 1, 6, dtype=DOUBLE)
+    assert abs(float(pattern @ (shape / shape.norm()))) > 0.99
+    assert float(modes.variance) == pytest.approx(1.5**2 + 0.25, rel=0.08)
 
 
 @pytest.mark.parametrize(
