@@ -1,17 +1,24 @@
-"""Reference ensembles: a forced mean and every residual that training left about it."""
+"""Reference ensembles: a forced mean and every residual that training left about it; published numbers of CESM2."""
 
 import numpy as np
 import pytest
 import xarray as xr
 
+from climatesuite.archive.read import open_runs
 from climatesuite.errors import DataContractError
 from climatesuite.evaluate.baselines import (
+    CLIMATOLOGY,
+    FLOOR,
+    PATTERN_SCALING,
     Climatology,
     PatternScaling,
     coarse_runs,
     field_names,
     residual_pool,
 )
+from climatesuite.evaluate.scoring import fit_baselines, score_datasets
+from climatesuite.forcing.forcings import open_forcings
+from climatesuite.forcing.response import annual_predictor
 from climatesuite.harmonise.coarsen import to_decade, to_year
 from worlds.fake_ensemble import fake_ensemble
 
@@ -155,3 +162,82 @@ def test_the_pool_lists_scenarios_then_members_then_years():
     got = residual_pool(training, zero, ["tas"])
     np.testing.assert_array_equal(got.tas, pooled(training).astype(np.float32))
     assert got.year.values.tolist() == list(range(2015, 2038)) * 3
+
+
+# ---- published numbers: RMSE of the mean, CRPS over the floor, three decimals
+
+PARTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("ssp370", ("tas", "pr"), ("decade", "year")),
+    ("ssp370", ("tas",), ("month",)),
+    ("ssp126", ("tas", "pr"), ("decade", "year")),
+    ("ssp585", ("tas", "pr"), ("decade",)),
+)
+"""Test scenario (the others train), variables, timescales; what takes long is done once."""
+FLOORS = {
+    ("ssp370", "tas", "decade"): 0.090, ("ssp370", "tas", "year"): 0.285, ("ssp370", "tas", "month"): 0.529,
+    ("ssp370", "pr", "decade"): 0.081, ("ssp370", "pr", "year"): 0.320,
+    ("ssp126", "tas", "decade"): 0.101, ("ssp126", "tas", "year"): 0.268,
+    ("ssp126", "pr", "decade"): 0.089, ("ssp126", "pr", "year"): 0.298,
+}  # fmt: skip
+HEADLINE = {
+    ("ssp370", "tas", "decade"): ((0.944, 6.016), (0.351, 2.322)),
+    ("ssp370", "tas", "year"): ((1.159, 2.399), (0.492, 1.140)),
+    ("ssp370", "tas", "month"): ((1.395, 1.558), (0.876, 1.049)),
+    ("ssp370", "pr", "decade"): ((0.273, 1.568), (0.209, 1.343)),
+    ("ssp370", "pr", "year"): ((0.583, 1.028), (0.546, 0.995)),
+    ("ssp126", "tas", "decade"): ((1.063, 5.583), (0.320, 1.752)),
+    ("ssp126", "tas", "year"): ((1.197, 2.506), (0.433, 1.170)),
+    ("ssp126", "pr", "decade"): ((0.225, 1.373), (0.195, 1.243)),
+    ("ssp126", "pr", "year"): ((0.466, 1.054), (0.448, 1.027)),
+}
+"""Climatology and CO2 pattern scaling, each RMSE and CRPS over the floor, labels from 2017 on."""
+PATTERN_RATIOS = {
+    ("ssp370", "tas", "decade", "full"): 2.107, ("ssp370", "tas", "year", "full"): 1.135,
+    ("ssp370", "pr", "decade", "full"): 1.278, ("ssp126", "tas", "decade", "full"): 1.754,
+    ("ssp126", "tas", "year", "full"): 1.166, ("ssp126", "pr", "decade", "full"): 1.231,
+    ("ssp585", "tas", "decade", "full"): 1.724, ("ssp585", "tas", "decade", "headline"): 1.726,
+    ("ssp585", "pr", "decade", "headline"): 1.287,
+}  # fmt: skip
+PRINTED = 0.0011
+"""Printed to three decimals: one unit of the last, as fields are float32."""
+
+
+@pytest.fixture(scope="module")
+def published(climate_data):
+    """Rows of the floor and the references of CESM2, by scenario, variable, timescale, period and model."""
+    runs = {e: ds for (_, e), ds in open_runs([climate_data / "CMIP6" / "CESM2"]).items()}
+    drivers = {e: annual_predictor(open_forcings(climate_data / "forcings", ["CO2"], experiment_id=e)) for e in runs}
+    rows = []
+    for test, variables, timescales in PARTS:
+        others = {e: ds for e, ds in runs.items() if e != test}
+        references = fit_baselines(
+            others, drivers, drivers[test], variables=variables, timescales=timescales, decade_start=2015
+        )
+        rows += score_datasets(
+            [], runs[test], references, variables=variables, timescales=timescales, decade_start=2015,
+            bootstrap=1000 if test == "ssp370" else 0,
+        )  # fmt: skip
+    return {(r["scenario"], r["variable"], r["timescale"], r["period"], r["model"]): r for r in rows}
+
+
+def test_floors_of_cesm2_are_the_published_ones(published):
+    for key, value in FLOORS.items():
+        assert published[*key, "headline", FLOOR]["crps"] == pytest.approx(value, abs=PRINTED), key
+
+
+def test_references_of_cesm2_are_the_published_ones(published):
+    for key, values in HEADLINE.items():
+        for model, expected in zip((CLIMATOLOGY, PATTERN_SCALING), values, strict=True):
+            row = published[*key, "headline", model]
+            assert (row["rmse"], row["crps_ratio"]) == pytest.approx(expected, abs=PRINTED), (key, model)
+    for where, ratio in PATTERN_RATIOS.items():
+        assert published[*where, PATTERN_SCALING]["crps_ratio"] == pytest.approx(ratio, abs=PRINTED), where
+
+
+def test_intervals_of_cesm2_are_the_published_ones(published):
+    expected = {"decade": (2.06, 2.66), "year": (1.08, 1.20), "month": (1.03, 1.07)}
+    for timescale, (low, high) in expected.items():
+        row = published["ssp370", "tas", timescale, "headline", PATTERN_SCALING]
+        # another bootstrap of the same few blocks: the ends move by a tenth of the width
+        tolerance = 0.1 * (high - low) + 0.01
+        assert (row["crps_ratio_lo"], row["crps_ratio_hi"]) == pytest.approx((low, high), abs=tolerance), timescale
