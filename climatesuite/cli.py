@@ -81,7 +81,7 @@ def score(args: argparse.Namespace) -> int:
 
 def table(rows: list[dict[str, object]]) -> str:
     """The headline columns of the full period as text."""
-    head = f"{'model':18s} {'variable':8s} {'timescale':9s} {'rmse':>8s} {'crps':>8s} {'/ floor':>8s} {'spread/skill':>12s}"
+    head = f"{'model':27s} {'variable':8s} {'timescale':9s} {'rmse':>8s} {'crps':>8s} {'/ floor':>8s} {'spread/skill':>12s}"
     lines = [head]
     for row in rows:
         if row.get("period") != "full":
@@ -89,7 +89,7 @@ def table(rows: list[dict[str, object]]) -> str:
         numbers = [row.get(k) for k in ("rmse", "crps", "crps_ratio", "spread_skill")]
         shown = [f"{n:8.3f}" if isinstance(n, float) else f"{'-':>8s}" for n in numbers]
         shown[3] = f"{shown[3]:>12s}"
-        lines.append(f"{row['model']!s:18s} {row['variable']!s:8s} {row['timescale']!s:9s} {' '.join(shown)}")
+        lines.append(f"{row['model']!s:27s} {row['variable']!s:8s} {row['timescale']!s:9s} {' '.join(shown)}")
     return "\n".join(lines)
 
 

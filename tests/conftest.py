@@ -1,6 +1,9 @@
 """Shared fixtures: where the real data lies, and one small trained model for the whole session."""
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,3 +46,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     base = tmp_path_factory.mktemp("trained")
     experiment = write_experiment(base)
     return Trained(experiment, base / "run", run_command(experiment, base / "run"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files stay on one process; all tests of the trained model share one."""
+    for item in items:
+        uses_model = "trained" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("trained" if uses_model else str(item.path)))

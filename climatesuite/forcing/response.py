@@ -147,7 +147,7 @@ def fit_response(
         raise DataContractError(
             "forced response", f"calendars {sorted(calendars)}", "one calendar", "fit each source by itself"
         )
-    pooled = {e: predictor[e].sel(year=np.unique(ds.year.values)) for e, ds in runs.items()}
+    pooled = {e: _covering(predictor[e], np.unique(ds.year.values), e) for e, ds in runs.items()}
     counts = {e: ds.sizes["member"] for e, ds in runs.items()}
     centre = sum(counts[e] * float(p.sum()) for e, p in pooled.items()) / sum(
         counts[e] * p.size for e, p in pooled.items()
@@ -180,3 +180,16 @@ def fit_response(
     first = next(iter(runs.values()))
     coords = {"calendar_month": np.arange(1, 13), "lat": first.lat.values, "lon": first.lon.values}
     return ForcedResponse(xr.Dataset(intercept, coords), xr.Dataset(slope, coords), calendars.pop())
+
+
+def _covering(predictor: xr.DataArray, years: np.ndarray, scenario: str) -> xr.DataArray:
+    """The predictor over the run's years."""
+    missing = sorted(set(years.tolist()) - set(predictor.year.values.tolist()))
+    if missing:
+        raise DataContractError(
+            f"forced response, predictor of {scenario}",
+            f"no value for {missing[0]}",
+            f"every year of {years[0]}-{years[-1]}",
+            "extend the forcing file or narrow the years",
+        )
+    return predictor.sel(year=years)

@@ -5,7 +5,7 @@ Every stage's window and its parent are linear in x, so with Phi = E[x_end - x_s
 noise. Feeding it the zero vector and every unit vector gives that map, hence mean and covariance without Monte Carlo.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -129,25 +129,31 @@ class ExactVelocity:
 
     world: GaussianWorld
     spec: PyramidSpec
+    known: dict[tuple[str, float], tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
     def __call__(self, x: Tensor, t: Tensor, stage: Stage, condition: Condition | None) -> Tensor:
         """As the `Velocity` protocol; all t of the batch are equal."""
+        key = (stage.key, float(t[0]))
+        if key not in self.known:
+            self.known[key] = self._affine(stage, float(t[0]))
+        centre, drift, gain = self.known[key]
+        return (drift + (x.flatten(1) - centre) @ gain.T).reshape(x.shape)
+
+    def _affine(self, stage: Stage, time: float) -> tuple[Tensor, Tensor, Tensor]:
+        """E[x_t], E[x_end - x_start] and the regression of the second on the first."""
         before = self.spec.pooling[max(0, stage.index - 1)]
         mean, cov = self.world.joint_law(stage, before)
         n = mean.numel() // 2
-        eye, time = torch.eye(n, dtype=torch.float64), float(t[0])
+        eye = torch.eye(n, dtype=torch.float64)
         zero = torch.zeros_like(eye)
         stacked = [torch.cat(row) for row in ([eye, zero, zero], [zero, eye, zero], [zero, zero, eye])]
-        shape = (1, 3 * n, n, 1, 1)
-        fields, parent, noise = (s.T.reshape(n, 3 * n).T.reshape(shape) for s in stacked)
-        start, end = endpoints(fields, parent, noise, stage)
-        start, end = (m.reshape(3 * n, n).T for m in (start, end))
+        fields, parent, noise = (s.reshape(3 * n, n, 1, 1, 1) for s in stacked)
+        start, end = (m.reshape(3 * n, n).T for m in endpoints(fields, parent, noise, stage))
         law = torch.block_diag(cov, eye)
         at, going = (1 - time) * start + time * end, end - start
         centre = torch.cat([mean, torch.zeros(n, dtype=torch.float64)])
         gain = torch.linalg.solve(at @ law @ at.T, at @ law @ going.T).T
-        flat = x.flatten(1)
-        return ((going @ centre) + (flat - at @ centre) @ gain.T).reshape(x.shape)
+        return at @ centre, going @ centre, gain
 
 
 @dataclass(frozen=True)
