@@ -26,6 +26,7 @@ clean:  ## everything that can be made again, but the runs
 
 # torch first: where the default index serves CUDA wheels, give TORCH="torch==2.13.0 --index-url ..." (README)
 $(INSTALLED): setup.cfg pyproject.toml
+	@echo "installing into .venv, once; this takes some minutes"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet $(TORCH)

@@ -1,9 +1,8 @@
 """From an archive of CMIP files to a published store: whole, or nothing."""
 
-import os
-import shutil
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,26 @@ import zarr
 from tqdm import tqdm
 
 from climatesuite.archive.read import Key, check_alike, read_member, select
-from climatesuite.archive.scan import Entry, Scan, member_key, scan
+from climatesuite.archive.scan import NAME, TABLE, Entry, Rejected, Scan, member_key, scan
 from climatesuite.errors import DataContractError
 from climatesuite.forcing.forcings import forcing_file, open_forcings
 from climatesuite.harmonise.coarsen import to_decade, to_year
 from climatesuite.harmonise.grids import regrid, target_grid
 from climatesuite.harmonise.statistics import month_statistics
 from climatesuite.store.layout import SCHEMA, STATISTICS, group_name
-from climatesuite.store.provenance import is_unchanged, read_provenance, source_record, write_provenance
+from climatesuite.store.provenance import (
+    changed_files,
+    is_unchanged,
+    is_untouched,
+    read_provenance,
+    source_record,
+    write_provenance,
+)
+from climatesuite.store.publish import staged
 from climatesuite.store.write import RunWriter, write_statistics
 
 Files = Mapping[str, Mapping[str, Sequence[Entry]]]
+VERSION = re.compile(r"v\d{8}")
 
 
 @dataclass(frozen=True)
@@ -33,24 +41,26 @@ class BuildReport:
 
     Attributes:
         path: The store.
-        runs: (source_id, experiment_id) and number of members.
+        runs: (source_id, experiment_id) of every run.
+        members: The members of every run, in the same order.
         bytes: Size on disk.
         seconds: Wall time.
         was_noop: Whether the store was there already, of the same input and settings.
-        set_aside: Files that were not used, with the reason.
+        rejected: Files that were seen and not used, with the reason.
     """
 
     path: Path
-    runs: tuple[tuple[str, str, int], ...]
+    runs: tuple[Key, ...]
+    members: tuple[tuple[str, ...], ...]
     bytes: int
     seconds: float
     was_noop: bool
-    set_aside: tuple[str, ...]
+    rejected: tuple[str, ...]
 
     def __str__(self) -> str:
         state = "is there already" if self.was_noop else f"built in {self.seconds:.1f} s"
-        runs = ", ".join(f"{s} {e} ({n} members)" for s, e, n in self.runs)
-        aside = "".join(f"\nset aside: {text}" for text in self.set_aside)
+        runs = ", ".join(f"{s} {e} ({len(m)} members)" for (s, e), m in zip(self.runs, self.members, strict=True))
+        aside = "".join(f"\nset aside: {text}" for text in self.rejected)
         return f"{self.path} {state}: {runs}; {self.bytes / 1e6:.0f} MB{aside}"
 
 
@@ -61,10 +71,14 @@ class _Request:
     files: Mapping[Key, Files]
     forcings: Mapping[str, Path]
     settings: dict[str, Any]
-    rejected: tuple[tuple[Path, str], ...]
+    rejected: tuple[Rejected, ...]
 
-    def entries(self) -> list[Entry]:
-        return [e for run in self.files.values() for member in run.values() for part in member.values() for e in part]
+    def labels(self, key: Key) -> tuple[str, ...]:
+        return tuple(sorted(self.files[key], key=member_key))
+
+    def paths(self) -> dict[str, Path]:
+        entries = (e for run in self.files.values() for member in run.values() for e in _entries(member))
+        return {**{e.path.name: e.path for e in entries}, **{p.name: p for p in self.forcings.values()}}
 
 
 def build(
@@ -105,27 +119,28 @@ def build(
         What was done. The same input and settings again do nothing.
 
     Raises:
-        DataContractError: If anything asked for is missing, a file breaks the contract, or ``out`` is another store.
+        DataContractError: If anything asked for is missing or cannot be read, a file breaks the contract, ``out`` is another
+            store or a damaged one, another process is building it, or there is no room.
     """
     begin, target = time.monotonic(), Path(out)
     request = _request(
         scan(archive), sources, experiments, members, variables, forcings, forcing_names, years, grid, decade_start
     )  # fmt: skip
-    aside = tuple(f"{path.name}: {reason}" for path, reason in request.rejected)
-    runs = tuple((s, e, len(files)) for (s, e), files in request.files.items())
-    if target.exists():
+    was_there = target.exists()
+    if was_there:
         _check_same(target, request)
-        return BuildReport(target, runs, _size(target), time.monotonic() - begin, True, aside)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _clear_stale(target)
-    staging = target.with_name(f"{target.name}.staging-{os.getpid()}")
-    try:
-        _write(staging, request, progress)
-        os.replace(staging, target)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-    return BuildReport(target, runs, _size(target), time.monotonic() - begin, False, aside)
+    else:
+        with staged(target) as staging:
+            _write(staging, request, progress)
+    return BuildReport(
+        path=target,
+        runs=tuple(request.files),
+        members=tuple(request.labels(key) for key in request.files),
+        bytes=sum(p.stat().st_size for p in target.rglob("*") if p.is_file()),
+        seconds=time.monotonic() - begin,
+        was_noop=was_there,
+        rejected=tuple(f"{r.path.name}: {r.reason}" for r in request.rejected),
+    )
 
 
 def _request(
@@ -140,22 +155,68 @@ def _request(
     grid: tuple[int, int] | None,
     decade_start: int | None,
 ) -> _Request:
+    if not variables:
+        raise DataContractError("variables", "none", "at least one", "name the fields, e.g. tas pr")
+    if years is not None and years[0] > years[1]:
+        raise DataContractError("years", f"{years[0]}-{years[1]}", "the first before the last", "swap them")
     if members is not None and experiments is None:
         experiments = list(members)
+    _check_readable(found, sources, experiments, members, variables)
     files = select(found, variables, experiments, members, sources)
+    for source in sources or []:
+        absent = [e for e in experiments or [] if (source, e) not in files]
+        if absent or all(s != source for s, _ in files):
+            raise DataContractError(
+                f"source {source}", f"no files of {', '.join(absent) or 'it'}", "files of every source and scenario asked for",
+                "add them, or build the sources apart",
+            )  # fmt: skip
     scenarios = sorted({scenario for _, scenario in files})
     drivers = {} if forcings is None else {e: forcing_file(forcings, e) for e in scenarios}
     settings = {
         "schema": SCHEMA, "runs": {"/".join(k): sorted(f, key=member_key) for k, f in sorted(files.items())},
-        "variables": list(variables), "forcings": list(forcing_names) if drivers else [], "years": list(years) if years else None,
-        "grid": list(grid) if grid else None, "decade_start": decade_start,
+        "variables": list(dict.fromkeys(variables)), "forcings": list(dict.fromkeys(forcing_names)) if drivers else [],
+        "years": list(years) if years else None, "grid": list(grid) if grid else None, "decade_start": decade_start,
     }  # fmt: skip
-    return _Request(files, drivers, settings, tuple((r.path, r.reason) for r in found.rejected))
+    return _Request(files, drivers, settings, found.rejected)
+
+
+def _check_readable(
+    found: Scan,
+    sources: Sequence[str] | None,
+    experiments: Sequence[str] | None,
+    members: Mapping[str, Sequence[str]] | None,
+    variables: Sequence[str],
+) -> None:
+    """Refuse a request with files that belong to it by name and cannot be used: without them a member or years would be lost."""
+    newest: dict[tuple[str, ...], str] = {}
+    for e in found.entries:
+        newest[e.source_id, e.experiment_id, e.member, e.variable_id, e.grid_label] = e.version
+    lost = []
+    for r in found.rejected:
+        named = NAME.match(r.path.name)
+        if named is None or named["table_id"] != TABLE or named["rest"]:
+            continue
+        source, scenario, member, name = (named[n] for n in ("source_id", "experiment_id", "member", "variable_id"))
+        is_asked = (
+            name in variables
+            and (not sources or source in sources)
+            and (not experiments or scenario in experiments)
+            and (members is None or member in members.get(scenario, []))
+        )
+        replaced_by = newest.get((source, scenario, member, name, named["grid_label"]), "")
+        if is_asked and not any(part < replaced_by for part in r.path.parts if VERSION.fullmatch(part)):
+            lost.append(f"{r.path.name}: {r.reason}")
+    if lost:
+        raise DataContractError(
+            f"{len(lost)} file(s) of the request", "; ".join(lost), "files that can be used",
+            "download them again, delete them, or name the members to use",
+        )  # fmt: skip
 
 
 def _check_same(target: Path, request: _Request) -> None:
-    known = read_provenance(target)
-    changed = sorted(k for k in request.settings if known["settings"].get(k) != request.settings[k])
+    """Refuse a store of other settings or input, or one that is not whole; size and time stamp stand for content."""
+    known, wanted = read_provenance(target), request.settings
+    changed = sorted(k for k in wanted if known["settings"].get(k) != wanted[k] and not _is_reordered(k, known, wanted))
     if changed:
         raise DataContractError(
             str(target),
@@ -163,8 +224,7 @@ def _check_same(target: Path, request: _Request) -> None:
             "the same settings",
             "choose another name or delete it",
         )
-    records = {r["name"]: r for r in known["sources"]}
-    paths = {**{e.path.name: e.path for e in request.entries()}, **{p.name: p for p in request.forcings.values()}}
+    records, paths = {r["name"]: r for r in known["sources"]}, request.paths()
     differing = sorted(n for n, p in paths.items() if n not in records or not is_unchanged(records[n], p))
     differing += sorted(n for n in records if n not in paths)
     if differing:
@@ -172,69 +232,81 @@ def _check_same(target: Path, request: _Request) -> None:
             str(target), f"built from other files ({', '.join(differing[:3])}{' ...' if differing[3:] else ''})", "the same input",
             "choose another name, or delete the store to build it again",
         )  # fmt: skip
+    damage = changed_files(target, deep=False)
+    if damage:
+        name, what = next(iter(damage.items()))
+        raise DataContractError(
+            str(target), f"damaged, {name}: {what}", "what was published", "delete the store to build it again"
+        )
 
 
-def _clear_stale(target: Path) -> None:
-    """Remove staging folders whose process is gone."""
-    for folder in target.parent.glob(f"{target.name}.staging-*"):
-        pid = folder.name.rpartition("-")[2]
-        if pid.isdigit() and not _is_alive(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _is_reordered(key: str, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return key in ("variables", "forcings") and sorted(known["settings"].get(key) or []) == sorted(wanted[key])
 
 
 def _write(staging: Path, request: _Request, progress: bool) -> None:
-    root = zarr.create_group(str(staging), overwrite=True, zarr_format=3)
+    root = zarr.create_group(str(staging), zarr_format=3)
     total = sum(len(run) for run in request.files.values())
+    records: list[dict[str, Any]] = [source_record(p) for p in dict.fromkeys(request.forcings.values())]
     licences: set[str] = set()
     with tqdm(total=total, desc="ingesting", unit="member", disable=not progress) as bar:
-        for key, files in request.files.items():
-            licences |= _write_run(root, key, files, request, bar)
+        for key in request.files:
+            read, stated = _write_run(root, key, request, bar)
+            records, licences = records + read, licences | stated
     root.attrs.update({"schema": SCHEMA, "runs": [list(k) for k in request.files]})
-    records = [source_record(e.path, e.tracking_id) for e in request.entries()]
-    records += [source_record(p) for p in request.forcings.values()]
-    aside = [{"name": path.name, "reason": reason} for path, reason in request.rejected]
+    paths = request.paths()
+    for record in records:
+        if not is_untouched(record, paths[record["name"]]):
+            raise DataContractError(
+                record["name"], "it changed while it was read", "files at rest", "build again when they are complete"
+            )
+    aside = [{"name": r.path.name, "reason": r.reason} for r in request.rejected]
     write_provenance(staging, request.settings, records, licences, aside)
 
 
-def _write_run(root: zarr.Group, key: Key, files: Files, request: _Request, bar: tqdm) -> set[str]:
-    settings, labels = request.settings, sorted(files, key=member_key)
+def _write_run(root: zarr.Group, key: Key, request: _Request, bar: tqdm) -> tuple[list[dict[str, Any]], set[str]]:
+    """Write all timescales, forcings and statistics of a run; records of the files read, and licences."""
+    settings, files, labels = request.settings, request.files[key], request.labels(key)
     source, scenario = key
+    fields, years = settings["variables"], tuple(settings["years"]) if settings["years"] else None
     writers: dict[str, RunWriter] = {}
-    statistics, licences = [], set()
+    records: list[dict[str, Any]] = []
+    licences = {e.license or "not stated" for member in files.values() for e in _entries(member)}
     drivers: xr.Dataset | None = None
     first: xr.Dataset | None = None
     for label in labels:
-        month = _prepare(read_member(files[label], tuple(settings["years"]) if settings["years"] else None), settings)
-        if not writers and scenario in request.forcings:
-            drivers = _drivers(request.forcings[scenario], scenario, settings["forcings"], month)
-            licences.add(f"forcings: {drivers.attrs['license']}")
-        first = month.drop_vars(list(month.data_vars)) if first is None else first
+        records += [source_record(e.path, _about(e)) for e in _entries(files[label])]
+        month = _prepare(read_member(files[label], years), settings)
+        if first is None:
+            first = month.drop_vars(list(month.data_vars))
+            if scenario in request.forcings:
+                drivers = _drivers(request.forcings[scenario], scenario, settings["forcings"], month)
+                licences |= _forcing_licence(str(drivers.attrs["license"]), licences)
         check_alike(month, first, f"{source} {scenario} {label}", labels[0])
-        scales = _timescales(month, settings["decade_start"])
-        for timescale, ds in scales.items():
+        for timescale, ds in _timescales(month, settings["decade_start"]).items():
             if timescale not in writers:
-                writers[timescale] = RunWriter(
-                    root, group_name(source, scenario, timescale), ds, settings["variables"], labels
-                )
+                about = ds.assign_attrs(license="; ".join(sorted(licences)))
+                writers[timescale] = RunWriter(root, group_name(source, scenario, timescale), about, fields, labels)
             writers[timescale].add(label, ds)
-        statistics.append(month_statistics(month, settings["variables"]))
-        licences.add(str(month.attrs["license"]))
+        write_statistics(root, group_name(source, scenario, STATISTICS), labels, label, month_statistics(month, fields))
         bar.update(1)
     if drivers is not None:
         for timescale, ds in _timescales(drivers, settings["decade_start"]).items():
             writers[timescale].add_forcings(ds)
-    write_statistics(root, group_name(source, scenario, STATISTICS), labels, statistics)
-    return licences
+    return records, licences
+
+
+def _entries(member: Mapping[str, Sequence[Entry]]) -> Iterable[Entry]:
+    return (e for part in member.values() for e in part)
+
+
+def _about(e: Entry) -> dict[str, str]:
+    names = ("source_id", "experiment_id", "member", "variable_id", "grid_label", "version", "license", "tracking_id")
+    return {n: str(getattr(e, n)) for n in names}
+
+
+def _forcing_licence(text: str, others: set[str]) -> set[str]:
+    return set() if text in others else {f"forcings: {text}"}
 
 
 def _prepare(month: xr.Dataset, settings: Mapping[str, Any]) -> xr.Dataset:
@@ -269,7 +341,3 @@ def _timescales(month: xr.Dataset, decade_start: int | None) -> dict[str, xr.Dat
     begin = start + 10 * max(0, -((start - first) // 10))
     out = {"month": month, "year": year}
     return {**out, "decade": to_decade(year, start)} if begin + 9 <= last else out
-
-
-def _size(path: Path) -> int:
-    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from tqdm import tqdm
 
 from climatesuite import __version__
 from climatesuite.conventions import TIMESCALES, VARIABLES
@@ -64,6 +65,7 @@ def write_report(
     about: Mapping[str, Any],
     gate: Sequence[Any] | None = None,
     known_truth: Mapping[str, Any] | None = None,
+    progress: bool = False,
 ) -> Path:
     """Write a self-contained HTML page: no script, no network, figures inside the file.
 
@@ -79,6 +81,7 @@ def write_report(
         gate: Checks as mappings or objects with name, value, limits (text, number or pair, None open) and passed.
         known_truth: For a synthetic world: by timescale the exact moments (``synthetic.true_moments``); values that are no
             Datasets are listed by name.
+        progress: Whether to show a bar on stderr.
 
     Returns:
         The path.
@@ -97,7 +100,7 @@ def write_report(
     if known_truth:
         sections.append(_known_section(opened, known_truth))
     common = colour_limits(opened, truth)
-    for timescale, ds in opened.items():
+    for timescale, ds in tqdm(opened.items(), desc="drawing", unit="timescale", disable=not progress):
         sections.append(figures_section(timescale, ds, truth.get(timescale), common))
     sections += _detail_sections(rows)
     sections.append(_about_section(about))

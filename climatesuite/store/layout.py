@@ -47,7 +47,8 @@ def coordinate_arrays(ds: xr.Dataset) -> dict[str, tuple[tuple[str, ...], np.nda
     """Coordinates of a canonical Dataset as plain arrays; dates as days since the first year, CF-encoded."""
     bounds = ds["time_bnds"].transpose("time", ...).values
     units, calendar = f"days since {bounds.flat[0].year:04d}-01-01", str(ds.attrs["calendar"])
-    about = {"units": units, "calendar": calendar, "standard_name": "time", "axis": "T", "bounds": "time_bnds"}
+    about = {"standard_name": "time", "axis": "T", "bounds": "time_bnds", **ds["time"].attrs}
+    about |= {"units": units, "calendar": calendar}
     encoded = np.asarray(cftime.date2num(ds["time"].values, units, calendar), dtype=np.float64)
     pairs = np.asarray(cftime.date2num(bounds, units, calendar), dtype=np.float64)
     out: dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, Any]]] = {

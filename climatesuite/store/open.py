@@ -1,6 +1,6 @@
 """Reading a store: runs as lazy canonical Datasets."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,9 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from climatesuite.conventions import TIMESCALES
 from climatesuite.errors import DataContractError
-from climatesuite.store.layout import SCHEMA, STATISTICS, decode_times, group_name
+from climatesuite.store.layout import SCHEMA, STATISTICS, decode_times, group_name, timescales
 from climatesuite.store.provenance import read_provenance
 
 
@@ -21,7 +22,7 @@ def open_root(store: str | Path) -> zarr.Group:
     """
     try:
         root = zarr.open_group(str(store), mode="r")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise DataContractError(
             str(store), "no store there", "a store made by climatesuite build", "build it first"
         ) from error
@@ -55,17 +56,21 @@ def open_run(store: str | Path, source_id: str, experiment_id: str, timescale: s
         DataContractError: If the run or the timescale is not in the store.
     """
     root, name = open_root(store), group_name(source_id, experiment_id, timescale)
-    if name not in root:
-        runs = ", ".join("/".join(r) for r in list_runs(store))
+    if timescale not in TIMESCALES or name not in root:
+        there = [
+            f"{source}/{scenario} ({', '.join(_timescales(root, source, scenario))})"
+            for source, scenario in list_runs(store)
+        ]
         raise DataContractError(
-            str(store), f"no {name}, only {runs}", "a run and timescale of the store", "correct the names or build it"
-        )
+            str(store), f"no {name}, only {'; '.join(there)}", "a run and timescale of the store", "correct the names or build it"
+        )  # fmt: skip
     ds = xr.open_zarr(str(store), group=name, decode_times=False, consolidated=False, chunks={})
     attrs = dict(ds.attrs)
     members = [str(m) for m in attrs.pop("members")]
     order = [*attrs.pop("fields"), *attrs.pop("forcings", [])]
     about = dict(ds["time"].attrs)
-    dates = {n: (ds[n].dims, decode_times(ds[n].values, about)) for n in ("time", "time_bnds")}
+    kept = {k: v for k, v in about.items() if k not in ("units", "calendar")}
+    dates = {n: (ds[n].dims, decode_times(ds[n].values, about), a) for n, a in (("time", kept), ("time_bnds", {}))}
     loaded = {n: ds[n].load() for n in ("lat_bnds", "lon_bnds", "year", "month", "days") if n in ds.variables}
     ds = ds.drop_vars(["time", "time_bnds"]).set_coords(list(loaded)).assign_coords(loaded)
     ds = ds[order + [n for n in ds.coords if n in loaded]].assign_coords({**dates, **loaded, "member": members})
@@ -88,21 +93,38 @@ def open_statistics(store: str | Path, source_id: str, experiment_id: str) -> xr
 
 
 def describe(store: str | Path) -> str:
-    """What a store holds, in words."""
-    known = read_provenance(store)
+    """What a store holds, in words: runs, fields, members, years, grid, forcings, size, licences."""
+    known, root = read_provenance(store), open_root(store)
+    read = sum(int(r["bytes"]) for r in known["sources"])
     lines = [
         f"{store}",
-        f"  built by climatesuite {known['version']} from {len(known['sources'])} files, {known['created']}",
+        f"  built by climatesuite {known['version']} from {len(known['sources'])} files of {read / 1e6:.0f} MB, {known['created']}",
     ]
     for source, scenario in list_runs(store):
-        month = open_run(store, source, scenario, "month")
-        fields = [str(v) for v in month.data_vars if month[v].attrs.get("role") == "field"]
-        forcings = [str(v) for v in month.data_vars if month[v].attrs.get("role") == "forcing"]
-        years = np.unique(month.year.values)
-        lines.append(
-            f"  {source} {scenario}: {', '.join(fields)}; {month.sizes['member']} members; {years[0]}-{years[-1]}; "
-            f"{month.sizes['lat']} x {month.sizes['lon']}; {month.attrs['calendar']}; forcings {', '.join(forcings) or 'none'}"
-        )
+        lines += _run_lines(store, source, scenario, _timescales(root, source, scenario))
     size = sum(p.stat().st_size for p in Path(store).rglob("*") if p.is_file())
     lines.append(f"  size {size / 1e6:.0f} MB; licences: {'; '.join(known['licenses']) or 'not stated'}")
     return "\n".join(lines)
+
+
+def _run_lines(store: str | Path, source: str, scenario: str, scales: Sequence[str]) -> list[str]:
+    ds = open_run(store, source, scenario, scales[0])
+    fields = [str(v) for v in ds.data_vars if ds[v].attrs.get("role") == "field"]
+    forcings = [str(v) for v in ds.data_vars if ds[v].attrs.get("role") == "forcing"]
+    years = np.unique(ds.year.values)
+    steps = [f"{ds.sizes['time']} {scales[0]}s"]
+    for scale in scales[1:]:
+        coarse = open_run(store, source, scenario, scale)
+        steps.append(
+            f"{coarse.sizes['time']} {scale}s" + (f" from {coarse.year.values[0]}" if scale == "decade" else "")
+        )
+    return [
+        f"  {source} {scenario}: {', '.join(fields)}; {ds.sizes['member']} members; {years[0]}-{years[-1]}; "
+        f"{ds.sizes['lat']} x {ds.sizes['lon']}; {ds.attrs['calendar']}; forcings {', '.join(forcings) or 'none'}",
+        f"    {', '.join(steps)}; members {', '.join(map(str, ds.member.values))}",
+    ]
+
+
+def _timescales(root: zarr.Group, source_id: str, experiment_id: str) -> list[str]:
+    """The timescales of a run, finest first."""
+    return [t for t in timescales() if group_name(source_id, experiment_id, t) in root]

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
 
+from climatesuite.errors import DataContractError
 from climatesuite.store.layout import chunks_of, coordinate_arrays, shards_of
 
 
@@ -27,19 +29,31 @@ class RunWriter:
         self.group = root.create_group(name)
         self.members, self.fields = list(members), list(fields)
         self.timescale = str(template.attrs["timescale"])
+        self.shape = tuple(template.sizes[d] for d in ("time", "lat", "lon"))
+        arrays = coordinate_arrays(template)
         attrs = {k: _plain(v) for k, v in template.attrs.items()}
-        self.group.attrs.update({**attrs, "members": self.members, "fields": self.fields})
-        for coord, (dims, values, about) in coordinate_arrays(template).items():
+        beside = " ".join(n for n, (dims, _, _) in arrays.items() if dims != (n,))
+        self.group.attrs.update({**attrs, "members": self.members, "fields": self.fields, "coordinates": beside})
+        for coord, (dims, values, about) in arrays.items():
             _create(self.group, coord, dims, values.shape, values.dtype, about, values.shape, None)[...] = values
-        dims = ("member", "time", "lat", "lon")
-        shape = (len(self.members), *(template.sizes[d] for d in dims[1:]))
+        dims, shape = ("member", "time", "lat", "lon"), (len(self.members), *self.shape)
         self.arrays = {f: self._array(f, dims, shape, np.dtype("float32"), template[f].attrs) for f in self.fields}
 
     def add(self, member: str, ds: xr.Dataset) -> None:
-        """Write one member's fields."""
+        """Write one member's fields (time, lat, lon).
+
+        Raises:
+            DataContractError: If a field has another shape than the first member's.
+        """
         row = self.members.index(member)
-        for field in self.fields:
-            self.arrays[field][row] = ds[field].transpose("time", "lat", "lon").values.astype(np.float32)
+        for field, array in self.arrays.items():
+            values = ds[field].transpose("time", "lat", "lon").values
+            if values.shape != self.shape:
+                raise DataContractError(
+                    f"{field} of {member} in {self.group.path}", f"shape {values.shape}", f"{self.shape}, as the first member",
+                    "set years so that all members cover them",
+                )  # fmt: skip
+            array[row] = values.astype(np.float32, copy=False)
 
     def add_forcings(self, forcings: xr.Dataset) -> None:
         """Write the scenario's forcings, (time) or (time, lat, lon)."""
@@ -58,18 +72,26 @@ class RunWriter:
         )
 
 
-def write_statistics(root: zarr.Group, name: str, members: Sequence[str], parts: Sequence[xr.Dataset]) -> None:
-    """Write every member's statistics, stacked along member."""
-    group = root.create_group(name)
-    group.attrs["members"] = list(members)
-    for key in parts[0].data_vars:
-        values = np.stack([p[key].values for p in parts])
-        dims = ("member", *map(str, parts[0][key].dims))
-        chunk = (1, *values.shape[1:])
-        _create(group, str(key), dims, values.shape, values.dtype, parts[0][key].attrs, chunk, None)[...] = values
-    for coord in ("calendar_month", "lat", "lon"):
-        values = np.asarray(parts[0][coord].values)
-        _create(group, coord, (coord,), values.shape, values.dtype, {}, values.shape, None)[...] = values
+def write_statistics(root: zarr.Group, name: str, members: Sequence[str], member: str, part: xr.Dataset) -> None:
+    """Write one member's statistics into their group, which the first one makes for all members.
+
+    Args:
+        root: Group of the store.
+        name: Path of the group.
+        members: Labels of all members, in order.
+        member: Whose statistics these are.
+        part: As `harmonise.statistics.month_statistics` returns them.
+    """
+    if name not in root:
+        group = root.create_group(name, attributes={"members": list(members)})
+        for coord in ("calendar_month", "lat", "lon"):
+            values = np.asarray(part[coord].values)
+            _create(group, coord, (coord,), values.shape, values.dtype, {}, values.shape, None)[...] = values
+        for key, field in part.data_vars.items():
+            dims, shape = ("member", *map(str, field.dims)), (len(members), *field.shape)
+            _create(group, str(key), dims, shape, field.dtype, field.attrs, (1, *field.shape), None)
+    for key, field in part.data_vars.items():
+        root[f"{name}/{key}"][list(members).index(member)] = field.values  # type: ignore[index]
 
 
 def _create(
@@ -79,6 +101,8 @@ def _create(
     return group.create_array(
         name, shape=shape, dtype=dtype, chunks=chunks, shards=shards, dimension_names=dims,
         attributes={k: _plain(v) for k, v in attrs.items()}, fill_value=np.nan if dtype.kind == "f" else 0,
+        # bit planes of smooth fields compress well; neither zstd nor blosc notices a flipped bit, the checksum does
+        compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()],
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from tqdm import tqdm
 
 from climatesuite.archive.synthetic import spec_of, true_moments
 from climatesuite.conventions import VARIABLES
@@ -73,7 +74,7 @@ def score(work: Workspace, seconds: dict[str, float]) -> list[dict[str, Any]]:
         for t in work.config.sampling.members
     ]
     rows = score_datasets(
-        predictions, only(test, names), references, variables=names, decade_start=data.decade_start,
+        tqdm(predictions, desc="scoring", unit="ensemble", disable=not work.progress), only(test, names), references, variables=names, decade_start=data.decade_start,
         anomaly_base=anomaly_base({e: only(ds, names) for e, ds in scenarios.items()}, names),
     )  # fmt: skip
     write_scores(path, rows)
@@ -148,5 +149,5 @@ def report(
     title = f"{data.source_id} under {test}: {', '.join(VARIABLES[v].long_name.lower() for v in data.variables)}"
     return write_report(
         page, title=title, rows=rows, ensembles=ensembles, truth=truth, about=about,
-        gate=list(checks) or None, known_truth=known,
+        gate=list(checks) or None, known_truth=known, progress=work.progress,
     )  # fmt: skip

@@ -46,9 +46,9 @@ def learn(
     spec = PyramidSpec(config.pyramid.pooling, config.pyramid.sigma_end, config.pyramid.decades)
     torch.manual_seed(config.training.seed)
     rows = codec.grid.row_weights()
-    gains = measure_gains(runs, spec, rows)
+    gains = measure_gains(runs, spec, rows, progress)
     windows = Windows(spec, rows, gains)
-    couplings = measure_couplings(runs, windows)
+    couplings = measure_couplings(runs, windows, progress)
     size = NetworkConfig(**vars(config.network))
     backbone = Backbone(
         size, spec, couplings, codec.grid.lat, codec.grid.lon, len(codec.variables), len(codec.forcings)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from spf.learning.data import TrainingRun, Windows
 from spf.pyramid.operators import pool_space, upsample
@@ -15,7 +16,9 @@ COUPLING_WINDOWS = 256
 MODES = 24
 
 
-def measure_gains(runs: Sequence[TrainingRun], spec: PyramidSpec, row_weights: Tensor) -> dict[str, Tensor]:
+def measure_gains(
+    runs: Sequence[TrainingRun], spec: PyramidSpec, row_weights: Tensor, progress: bool = False
+) -> dict[str, Tensor]:
     """Standard deviation of every stage's departures by stage key, per variable, cell and (for months) calendar month.
 
     There are few decades, so away from the coarsest grid a decade's deviation is the year's times a ratio measured over the
@@ -25,7 +28,7 @@ def measure_gains(runs: Sequence[TrainingRun], spec: PyramidSpec, row_weights: T
         (var, 1, lat, lon); (var, 12, lat, lon) for months.
     """
     gains = {}
-    for key, stage in spec.stages().items():
+    for key, stage in tqdm(spec.stages().items(), desc="measuring variances", disable=not progress):
         if stage.timescale == "month":
             gains[key] = _month_deviation(runs, stage, row_weights)
             continue
@@ -64,11 +67,11 @@ def _month_deviation(runs: Sequence[TrainingRun], stage: Stage, row_weights: Ten
     return (total / count).sqrt().clamp_min(1e-4)
 
 
-def measure_couplings(runs: Sequence[TrainingRun], windows: Windows) -> dict[str, Coupling]:
+def measure_couplings(runs: Sequence[TrainingRun], windows: Windows, progress: bool = False) -> dict[str, Coupling]:
     """How each stage hangs on its parent and which patterns it has, from windows spread over the runs."""
     couplings = {}
     n_years = sum(run.years.shape[1] for run in runs)
-    for key, stage in windows.spec.stages().items():
+    for key, stage in tqdm(windows.spec.stages().items(), desc="measuring patterns", disable=not progress):
         span = 1 if stage.timescale == "month" else YEARS_PER_DECADE
         length = {"month": 12, "year": YEARS_PER_DECADE, "decade": 1}[stage.timescale]
         step = 2 if stage.timescale == "decade" else span  # decades overlap: every other phase
