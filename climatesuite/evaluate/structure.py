@@ -155,7 +155,9 @@ def nino34_weights(ds: xr.Dataset) -> Array | None:
         given = ds[f"{axis}_bnds"].transpose(axis, ...).values if f"{axis}_bnds" in ds.variables else None
         edges[axis] = np.asarray(infer_bounds(ds[axis].values, axis) if given is None else given, dtype=np.float64)
     rows = _overlap(np.sin(np.deg2rad(edges["lat"])), *np.sin(np.deg2rad([south, north])))
-    columns = sum((_overlap(edges["lon"] + turn, west, east) for turn in (-360.0, 0.0, 360.0)), np.zeros(len(ds["lon"])))
+    columns = sum(
+        (_overlap(edges["lon"] + turn, west, east) for turn in (-360.0, 0.0, 360.0)), np.zeros(len(ds["lon"]))
+    )
     if np.count_nonzero(rows) < 2 or not columns.any():
         return None
     cells = rows[:, None] * columns[None, :]

@@ -73,10 +73,11 @@ def score(work: Workspace, seconds: dict[str, float]) -> list[dict[str, Any]]:
         )
         for t in work.config.sampling.members
     ]
+    bar = tqdm(predictions, desc="scoring", unit="ensemble", disable=not work.progress)
+    base = anomaly_base({e: only(ds, names) for e, ds in scenarios.items()}, names)
     rows = score_datasets(
-        tqdm(predictions, desc="scoring", unit="ensemble", disable=not work.progress), only(test, names), references, variables=names, decade_start=data.decade_start,
-        anomaly_base=anomaly_base({e: only(ds, names) for e, ds in scenarios.items()}, names),
-    )  # fmt: skip
+        bar, only(test, names), references, variables=names, decade_start=data.decade_start, anomaly_base=base
+    )
     write_scores(path, rows)
     return rows
 

@@ -101,6 +101,7 @@ class Prior(nn.Module):
     def __init__(self, stage: Stage, coupling: Coupling) -> None:
         super().__init__()
         self.stage = stage
+        self.slope: Tensor
         self.register_buffer("slope", coupling.slope, persistent=False)
         for part in ("mean", "detail"):
             for name, value in vars(getattr(coupling, part)).items():
