@@ -75,6 +75,11 @@ def lag1(departure: Array) -> Array:
     return ratio
 
 
+def _ratio(numerator: float, denominator: float) -> float:
+    """NaN where members do not vary at all, which is no structure to compare."""
+    return float(numerator / denominator) if denominator > 0.0 else float("nan")
+
+
 def decade_seams(year: NDArray[np.int64], decade_start: int) -> NDArray[np.bool_]:
     """Which steps from one year to the next enter a new decade: ``[T] -> [T - 1]``, 2094/95 included."""
     return (year[1:] - decade_start) % 10 == 0
@@ -104,7 +109,7 @@ def step_ratio(departure: Array, is_seam: NDArray[np.bool_], weights: Array) -> 
         raise DataContractError("seams", found, "some at seams and some inside", "give a longer record")
     steps = np.diff(departure, axis=0)
     squares = area_means(np.square(steps, out=steps), weights)
-    return float(squares[is_seam].mean() / squares[~is_seam].mean())
+    return _ratio(squares[is_seam].mean(), squares[~is_seam].mean())
 
 
 def wavenumber_bands(width: int) -> tuple[tuple[int, int], ...]:
@@ -179,13 +184,13 @@ def share_of_variance(series: Array, steps_per_year: int, period_years: tuple[fl
     frequency = np.arange(power.size) * steps_per_year / series.size  # cycles a year
     shortest, longest = period_years
     inside = (frequency >= 1.0 / longest - 1e-12) & (frequency <= 1.0 / shortest + 1e-12)
-    return float(power[inside].sum() / power[1:].sum())
+    return _ratio(power[inside].sum(), power[1:].sum())
 
 
 def season_ratio(series: Array, month: NDArray[np.int64]) -> float:
     """Standard deviation of the months December to February over that of March to May, months pooled: ``[T], [T]``."""
     winter, spring = (np.sqrt(np.mean(series[np.isin(month, months)] ** 2)) for months in (DJF, MAM))
-    return float(winter / spring)
+    return _ratio(winter, spring)
 
 
 def mean_square_gap(months: Array, years: Array, days: Array, weights: Array) -> float:

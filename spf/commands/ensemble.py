@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import netCDF4
 import numpy as np
 import torch
 import xarray as xr
@@ -21,6 +22,7 @@ from spf.pyramid.windows import calendar_ids
 from spf.sampling.emulator import Emulator
 from spf.sampling.solvers import CALLS_PER_STEP
 
+SECONDS = "seconds"
 SOURCE = "climatesuite-spf: Spatiotemporal Pyramid Flows (arXiv 2512.02268) around a fitted forced response"
 
 
@@ -49,9 +51,8 @@ def write_ensemble(
         progress: Whether to show a bar.
 
     Returns:
-        Seconds that drawing and writing took in this call.
+        Seconds that drawing and writing took, over all interruptions.
     """
-    begin = time.monotonic()
     key = json.dumps(
         [emulator.digest, emulator.precision, timescale, years, asdict(sampling)], default=str, sort_keys=True
     )
@@ -66,14 +67,28 @@ def write_ensemble(
             if part.exists():
                 bar.update(per_member)
                 continue
+            begin = time.monotonic()
             ((_, fields),) = emulator.draw(forcings, timescale, [member], years, sampling.seed, sampling, bar.update)
-            _save(part, {v: fields[v].values for v in emulator.codec.variables})
+            arrays = {v: fields[v].values for v in emulator.codec.variables}
+            _save(part, {**arrays, SECONDS: np.array(time.monotonic() - begin)})
+    begin = time.monotonic()
     attrs = _attributes(emulator, template, sampling)
     write_cf(out, _members(parts, members, template), template, attrs)
+    spent = time.monotonic() - begin
     for part in parts.iterdir():
+        with np.load(part) as arrays:
+            spent += float(arrays[SECONDS])
         part.unlink()
     parts.rmdir()
-    return time.monotonic() - begin
+    return spent
+
+
+def drawn_by(path: Path) -> str | None:
+    """Digest of the checkpoint that drew an ensemble file; None if there is no such file."""
+    if not path.exists():
+        return None
+    with netCDF4.Dataset(path) as file:
+        return str(file.checkpoint_sha256)
 
 
 def predict_minutes(
@@ -109,7 +124,11 @@ def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
 def _members(parts: Path, members: int, template: xr.Dataset) -> Iterator[tuple[int, xr.Dataset]]:
     for member in range(members):
         with np.load(parts / f"{member}.npz") as arrays:
-            fields = {v: (("time", "lat", "lon"), arrays[v], {"units": VARIABLES[v].units}) for v in arrays.files}
+            fields = {
+                v: (("time", "lat", "lon"), arrays[v], {"units": VARIABLES[v].units})
+                for v in arrays.files
+                if v in VARIABLES
+            }
         yield member, template.assign(fields)
 
 

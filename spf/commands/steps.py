@@ -14,10 +14,10 @@ from climatesuite import __version__
 from climatesuite.archive.synthetic import write_archive
 from climatesuite.build import build
 from climatesuite.store.open import only, open_run
+from climatesuite.store.provenance import read_provenance
 from spf.codec import FieldCodec
-from spf.commands.ensemble import predict_minutes, write_ensemble
+from spf.commands.ensemble import drawn_by, predict_minutes, write_ensemble
 from spf.commands.workspace import Workspace
-from spf.config import RunConfig
 from spf.learning.data import open_training_runs
 from spf.learning.learn import learn
 from spf.learning.train import precision_of
@@ -64,19 +64,18 @@ def train(work: Workspace) -> None:
     first = next(iter(scenarios.values()))
     spec_of(config.pyramid).check_grid(first.sizes["lat"], first.sizes["lon"])
     codec = FieldCodec.fit(scenarios, config.data.variables, config.data.forcings, config.pyramid.pooling[0])
-    learn(
-        config, codec, open_training_runs(scenarios, codec), provenance(config, scenarios), work.folder, work.progress
-    )
+    learn(config, codec, open_training_runs(scenarios, codec), provenance(work, scenarios), work.folder, work.progress)
 
 
-def provenance(config: RunConfig, scenarios: dict[str, xr.Dataset]) -> dict[str, Any]:
+def provenance(work: Workspace, scenarios: dict[str, xr.Dataset]) -> dict[str, Any]:
     """What a checkpoint and its ensembles say about where they come from."""
-    licences = sorted({str(ds.attrs.get("license", "not stated")) for ds in scenarios.values()})
+    config, store = work.config, read_provenance(work.store)
     return {
         "source_id": config.data.source_id,
         "training_members": {e: list(map(str, ds.member.values)) for e, ds in scenarios.items()},
         "training_years": [config.data.years[0], config.data.years[1]],
-        "license": "; ".join(licences),
+        "license": "; ".join(store["licenses"]),
+        "source_files": [{"name": f["name"], "sha256": f["sha256"]} for f in store["sources"]],
         "version": __version__,
         "torch": str(torch.__version__),
         "hardware": hardware(),
@@ -103,15 +102,14 @@ def sample(work: Workspace) -> dict[str, float]:
     scenario = work.test_scenario()
     forcings = only(open_run(work.store, config.data.source_id, scenario, "month"), config.data.forcings).load()
     for timescale, members in config.sampling.members.items():
-        if work.ensemble(timescale).exists() and timescale in seconds:
+        if timescale in seconds and drawn_by(work.ensemble(timescale)) == emulator.digest:
             continue
         years = config.sampling.month_years if timescale == "month" else config.data.years
         minutes = predict_minutes(emulator, forcings, timescale, members, years, config.sampling)
         log.info("sampling %d members, %s (predicted %.1f minutes)", members, timescale, minutes)
-        spent = write_ensemble(
+        seconds[timescale] = write_ensemble(
             emulator, forcings, timescale, members, years, config.sampling, work.ensemble(timescale), work.progress
         )
-        seconds[timescale] = seconds.get(timescale, 0.0) + spent
         (work.folder / "sampling.json").write_text(json.dumps(seconds, indent=1))
     return seconds
 

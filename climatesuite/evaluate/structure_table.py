@@ -1,0 +1,338 @@
+"""The structure table: statistics of an ensemble's members beside the interval of real members.
+
+Members are read one at a time, so memory is that of one member whatever the ensemble. Ensemble and real members are cut to the
+years they share, as several of the statistics depend on the length of a record.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from climatesuite.conventions import VARIABLES
+from climatesuite.errors import DataContractError
+from climatesuite.evaluate import diagnostics, structure
+from climatesuite.evaluate.kernels import Array
+from climatesuite.evaluate.protocol import labels, plain_value, timescale_of
+from climatesuite.harmonise.grids import cos_weights
+
+LAG1_LOCAL = "lag-1 of years, local"
+LAG1_GLOBAL = "lag-1 of years, global mean"
+SD_LOCAL = "sd of years, local"
+SD_GLOBAL = "sd of years, global mean"
+DECADE_SEAM = "decade seam"
+DECEMBER_SEAM = "December-January seam"
+_POWER = "zonal power"
+ZONAL_POWER = _POWER + ", wavenumbers {}-{}, over real"
+NINO_SD = "Niño-3.4 sd"
+NINO_SHARE = "Niño-3.4 share of variance at 2-7 years"
+NINO_SEASON = "Niño-3.4 sd of DJF over MAM"
+SHARED = "r2 of yearly tas and pr"
+NEGATIVE = "share of negative values"
+COHERENCE = "mean of months against years"
+COHERENCE_LIMIT = 0.1
+"""Largest rms gap between a sampled year and the mean of its months, in real yearly standard deviations (metrics.md 5.6)."""
+MIN_YEARS = 10
+NINO_MIN_YEARS = 30
+_IN_UNITS = (SD_LOCAL, SD_GLOBAL, NINO_SD)
+_NAMES = (LAG1_LOCAL, LAG1_GLOBAL, SD_LOCAL, SD_GLOBAL, DECADE_SEAM, DECEMBER_SEAM, _POWER,
+          NINO_SD, NINO_SHARE, NINO_SEASON, SHARED, NEGATIVE, COHERENCE)  # fmt: skip
+
+Key = tuple[str, str]
+"""Name of a statistic and its variable (``tas, pr`` for both)."""
+Values = dict[Key, float]
+Forced = Callable[[xr.Dataset], xr.Dataset]
+"""Forced response ``(time, lat, lon)`` on the labels of a canonical Dataset, canonical units."""
+Row = dict[str, Any]
+
+
+def structure_table(
+    ensemble: xr.Dataset | Mapping[str, xr.Dataset],
+    real_members: xr.Dataset | Iterable[xr.Dataset],
+    *,
+    forced: Forced | None = None,
+    decade_start: int | None = None,
+) -> list[Row]:
+    """Statistics of an ensemble's members beside real members, each taken about its own forced response.
+
+    Yearly statistics come from sampled years where they are given, else from means of months; what needs months is left out
+    where there are none.
+
+    Args:
+        ensemble: Canonical Dataset ``(member, time, lat, lon)`` of months or years, or both by timescale (then members are
+            paired: month and year of one label are one sample). May be lazy.
+        real_members: Canonical Datasets of months or years, of any scenarios, on the same grid.
+        forced: Forced response of each Dataset given; by default a parabola per member, cell and calendar month.
+        decade_start: First year of a decade; by default the ensemble's attribute, else its first year.
+
+    Returns:
+        Rows ``name, variable, value`` (mean over the ensemble's members), ``real_mean, real_lo, real_hi`` (mean of the real
+        members -+ 2 standard deviations over them; None where there are fewer than 2), ``inside`` (None without an
+        interval), ``units``, ``M``, ``N``. Zonal power is relative to the real mean. The mean of months against years has
+        limits 0 and 0.1, and its unit is the real members' yearly standard deviation.
+
+    Raises:
+        DataContractError: If variables, units or grids differ, steps are missing, or fewer than 10 years are shared.
+    """
+    ours = _by_timescale(ensemble)
+    reals = [real_members] if isinstance(real_members, xr.Dataset) else list(real_members)
+    everything = [*ours.values(), *reals]
+    if not reals:
+        raise DataContractError(
+            "structure table", "no real members", "2 or more", "give runs of the Earth system model"
+        )
+    _check_alike(everything)
+    first, last = _common_years(everything)
+    start = _decade_start(ours) if decade_start is None else decade_start
+    sampled = list(_statistics({t: _cut(ds, first, last) for t, ds in ours.items()}, forced, start))
+    real = [
+        values
+        for ds in reals
+        for values in _statistics({timescale_of(ds, "real members"): _cut(ds, first, last)}, forced, start)
+    ]
+    return _rows(sampled, real)
+
+
+# ------------------------------------------------------------------------------------------------------- one member
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One timescale of an ensemble: what all its members share.
+
+    Attributes:
+        ds: Canonical Dataset, whole years in order.
+        forced: Forced response by variable ``[T, lat, lon]``, score units; None for a trend of each member.
+        year: Labels ``[T]``; month: ``[T]`` or None.
+        weights: ``[lat]``, sum 1.
+    """
+
+    ds: xr.Dataset
+    forced: Mapping[str, Array] | None
+    year: NDArray[np.int64]
+    month: NDArray[np.int64] | None
+    weights: Array
+
+    @classmethod
+    def of(cls, ds: xr.Dataset, forced: Forced | None) -> "_Side":
+        """Checked and ready; the forced response is evaluated once."""
+        names = _field_names(ds)
+        by_name = None if forced is None else _forced_fields(forced(ds), ds, names)
+        month = np.asarray(ds["month"].values, dtype=np.int64) if "month" in ds.coords else None
+        weights = np.asarray(cos_weights(ds["lat"]).values, dtype=np.float64)
+        return cls(ds, by_name, np.asarray(ds["year"].values, dtype=np.int64), month, weights / weights.sum())
+
+    def members(self) -> Iterator[dict[str, Array]]:
+        """Fields ``[T, lat, lon]`` of each member by variable, score units."""
+        names = _field_names(self.ds)
+        for fields in zip(*(diagnostics.members(self.ds, name) for name in names), strict=True):
+            yield dict(zip(names, fields, strict=True))
+
+    def departures(self, fields: Mapping[str, Array]) -> dict[str, Array]:
+        """Of one member's fields, from the forced response or from its own trend."""
+        if self.forced is not None:
+            return {name: field - self.forced[name] for name, field in fields.items()}
+        steps = 1 if self.month is None else structure.MONTHS
+        return {name: structure.departures(field, steps) for name, field in fields.items()}
+
+    def yearly(self) -> "_Side":
+        """The same in years, for the means of its months; holds no fields of members."""
+        if self.month is None:
+            return self
+        days = self.days
+        forced = None if self.forced is None else {n: structure.yearly_means(f, days) for n, f in self.forced.items()}
+        return _Side(self.ds, forced, self.year[:: structure.MONTHS], None, self.weights)
+
+    @property
+    def days(self) -> Array:
+        """Length of each step ``[T]``."""
+        return np.asarray(self.ds["days"].values, dtype=np.float64)
+
+
+def _statistics(by_timescale: Mapping[str, xr.Dataset], forced: Forced | None, decade_start: int) -> Iterator[Values]:
+    """Statistics of each member in turn."""
+    sides = {t: _Side.of(ds, forced) for t, ds in by_timescale.items()}
+    months, years = sides.get("month"), sides.get("year")
+    if months is None or years is None:
+        side = next(iter(sides.values()))
+        yearly = side.yearly()
+        box = structure.nino34_weights(side.ds)
+        for fields in side.members():
+            means = fields if side.month is None else _means(fields, side)
+            values = _of_years(yearly, means, decade_start)
+            yield values if side.month is None else values | _of_months(side, fields, box)
+        return
+    box = structure.nino34_weights(months.ds)
+    for monthly, annual in zip(months.members(), years.members(), strict=True):
+        gaps: Values = {
+            (COHERENCE, n): structure.mean_square_gap(monthly[n], annual[n], months.days, months.weights)
+            for n in annual
+        }
+        yield _of_years(years, annual, decade_start) | _of_months(months, monthly, box) | gaps
+
+
+def _means(fields: Mapping[str, Array], side: _Side) -> dict[str, Array]:
+    return {name: structure.yearly_means(field, side.days) for name, field in fields.items()}
+
+
+def _of_years(side: _Side, fields: Mapping[str, Array], decade_start: int) -> Values:
+    """Statistics of one member's years ``[T, lat, lon]``."""
+    parts, out, w = side.departures(fields), Values(), side.weights
+    seams = structure.decade_seams(side.year, decade_start)
+    for name, a in parts.items():
+        series = structure.area_means(a, w)
+        out[LAG1_LOCAL, name] = float(structure.area_means(structure.lag1(a), w))
+        out[LAG1_GLOBAL, name] = float(structure.lag1(series))
+        out[SD_LOCAL, name] = float(np.sqrt(structure.area_means((a**2).mean(axis=0), w)))
+        out[SD_GLOBAL, name] = float(series.std())
+        if seams.any():
+            out[DECADE_SEAM, name] = structure.step_ratio(a, seams, w)
+        out |= _of_steps(name, fields[name], a, w)
+    if {"tas", "pr"} <= set(parts):
+        out[SHARED, "tas, pr"] = structure.shared_variance(parts["tas"], parts["pr"], w)
+    return out
+
+
+def _of_months(side: _Side, fields: Mapping[str, Array], box: Array | None) -> Values:
+    """Statistics of one member's months ``[T, lat, lon]``; power and negative values replace those of its years."""
+    out, w, month = Values(), side.weights, np.asarray(side.month)
+    for name, a in side.departures(fields).items():
+        out[DECEMBER_SEAM, name] = structure.step_ratio(a, structure.december_seams(month), w)
+        out |= _of_steps(name, fields[name], a, w)
+        if name == "tas" and box is not None and month.size >= structure.MONTHS * NINO_MIN_YEARS:
+            found = structure.nino34(a, month, box)
+            out |= {(NINO_SD, name): found["sd"], (NINO_SHARE, name): found["share"],
+                    (NINO_SEASON, name): found["season"]}  # fmt: skip
+    return out
+
+
+def _of_steps(name: str, field: Array, departure: Array, weights: Array) -> Values:
+    """Statistics of single steps, of whatever length."""
+    power = structure.band_power(departure, weights)
+    out: Values = {(ZONAL_POWER.format(*band), name): value for band, value in power.items()}
+    if VARIABLES[name].is_nonnegative:
+        out[NEGATIVE, name] = structure.negative_share(field)
+    return out
+
+
+# ------------------------------------------------------------------------------------------------------------- rows
+
+
+def _rows(sampled: list[Values], real: list[Values]) -> list[Row]:
+    """One row a statistic of the sampled members, in the order of the names above."""
+    rows = []
+    for key in sorted(sampled[0], key=_place):
+        name, variable = key
+        value = float(np.mean([values[key] for values in sampled]))
+        known = np.array([values[key] for values in real if key in values])
+        if name == COHERENCE:  # collected as a mean square
+            value = float(np.sqrt(value) / np.mean([values[SD_LOCAL, variable] for values in real]))
+            interval: Row = {"real_mean": 0.0, "real_lo": 0.0, "real_hi": COHERENCE_LIMIT}
+        else:
+            scale = float(known.mean()) if name.startswith(_POWER) and known.size else 1.0
+            value, interval = value / scale, _interval(known / scale)
+        row: Row = {"name": name, "variable": variable, "value": value, **interval}
+        row["inside"] = None if row["real_lo"] is None else bool(row["real_lo"] <= row["value"] <= row["real_hi"])
+        row["units"] = VARIABLES[variable].score_units if name in _IN_UNITS else "1"
+        rows.append({k: plain_value(v) for k, v in {**row, "M": len(sampled), "N": len(real)}.items()})
+    return rows
+
+
+def _place(key: Key) -> tuple[int, int]:
+    """Order of a row; bands of wavenumbers keep the order in which they were made."""
+    name, variable = key
+    order = _NAMES.index(_POWER if name.startswith(_POWER) else name)
+    return order, list(VARIABLES).index(variable) if variable in VARIABLES else 0
+
+
+def _interval(values: Array) -> Row:
+    """Mean -+ 2 standard deviations (ddof = 1); without one below 2 values."""
+    if values.size < 2:
+        return {"real_mean": float(values[0]) if values.size else None, "real_lo": None, "real_hi": None}
+    mean, half = float(values.mean()), 2.0 * float(values.std(ddof=1))
+    return {"real_mean": mean, "real_lo": mean - half, "real_hi": mean + half}
+
+
+# ----------------------------------------------------------------------------------------------------------- checks
+
+
+def _by_timescale(ensemble: xr.Dataset | Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Months and years of an ensemble; decades are left out, as eight of them have no structure to measure."""
+    given = [ensemble] if isinstance(ensemble, xr.Dataset) else list(ensemble.values())
+    found = {timescale_of(ds, "ensemble"): ds for ds in given}
+    kept = {t: ds for t, ds in found.items() if t != "decade"}
+    if not kept:
+        raise DataContractError("structure table", f"timescales {sorted(found)}", "months or years", "sample them")
+    if len(kept) == 2 and not np.array_equal(kept["month"]["member"].values, kept["year"]["member"].values):
+        raise DataContractError(
+            "structure table", "other members in months than in years", "the same, from one run of the cascade",
+            "give one of them only",
+        )  # fmt: skip
+    return kept
+
+
+def _field_names(ds: xr.Dataset) -> list[str]:
+    return [name for name in VARIABLES if name in ds]
+
+
+def _check_alike(datasets: list[xr.Dataset]) -> None:
+    """One grid, the same variables, and steps that follow each other."""
+    names, lat, lon = _field_names(datasets[0]), datasets[0]["lat"].values, datasets[0]["lon"].values
+    for number, ds in enumerate(datasets):
+        subject = f"structure table, dataset {number + 1} of {len(datasets)}"
+        if _field_names(ds) != names or not names:
+            raise DataContractError(
+                subject, f"variables {_field_names(ds)}", f"{names or list(VARIABLES)}", "select the same everywhere"
+            )
+        same = ds.sizes["lat"] == lat.size and ds.sizes["lon"] == lon.size
+        if not same or not (np.allclose(ds["lat"], lat, atol=1e-4) and np.allclose(ds["lon"], lon, atol=1e-4)):
+            raise DataContractError(subject, "another grid than the first", "one grid", "regrid first")
+        steps = labels(ds)
+        if np.any(np.diff(steps) != 1):
+            raise DataContractError(subject, "missing, repeated or unsorted steps", "every step once", "sort or fill")
+
+
+def _common_years(datasets: list[xr.Dataset]) -> tuple[int, int]:
+    """First and last whole year that all have."""
+    spans = []
+    for ds in datasets:
+        year = np.asarray(ds["year"].values, dtype=np.int64)
+        month = np.asarray(ds["month"].values) if "month" in ds.coords else None
+        late_start, early_end = (0, 0) if month is None else (int(month[0] != 1), int(month[-1] != structure.MONTHS))
+        spans.append((int(year[0]) + late_start, int(year[-1]) - early_end))
+    first, last = max(span[0] for span in spans), min(span[1] for span in spans)
+    if last - first + 1 < MIN_YEARS:
+        found = f"{max(0, last - first + 1)} whole years shared"
+        raise DataContractError("structure table", found, f"{MIN_YEARS} or more", "give longer records of equal years")
+    return first, last
+
+
+def _cut(ds: xr.Dataset, first: int, last: int) -> xr.Dataset:
+    year = np.asarray(ds["year"].values)
+    begin, end = np.searchsorted(year, [first, last + 1])
+    return ds.isel(time=slice(int(begin), int(end)))
+
+
+def _decade_start(ours: Mapping[str, xr.Dataset]) -> int:
+    for ds in ours.values():
+        if "decade_start" in ds.attrs:
+            return int(ds.attrs["decade_start"])
+    return min(int(ds["year"].values[0]) for ds in ours.values())
+
+
+def _forced_fields(response: xr.Dataset, like: xr.Dataset, names: list[str]) -> dict[str, Array]:
+    """A forced response in score units, once its labels are those of the fields."""
+    if not np.array_equal(labels(response), labels(like)):
+        raise DataContractError(
+            "structure table, forced response",
+            "other time labels than the fields",
+            "equal labels",
+            "evaluate it on them",
+        )
+    return {
+        n: np.asarray(response[n].transpose("time", "lat", "lon").values, dtype=np.float64) * VARIABLES[n].score_factor
+        for n in names
+    }
