@@ -1,5 +1,6 @@
 """What a user does, from the first command to the last."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -13,7 +14,12 @@ import yaml
 
 from climatesuite.__main__ import main as climatesuite
 from climatesuite.export import open_ensemble
+from spf import checkpoint
 from spf.__main__ import main as spf
+from spf.commands.ensemble import drawn_by
+from spf.commands.outcome import Check, judge
+from spf.commands.workspace import open_workspace
+from spf.config import load_config
 from worlds.small import CONTENT
 
 FILES = (
@@ -201,3 +207,32 @@ def test_members_do_not_depend_on_the_ensemble(trained, tmp_path):
         assert spf([*shared, "--members", members, "--out", str(tmp_path / f"{members}.nc")]) == 0
     few, many = (open_ensemble(tmp_path / f"{n}.nc").tas.values for n in ("2", "4"))
     np.testing.assert_array_equal(few, many[:2])
+
+
+def test_the_gate_measures_every_variable_and_timescale_and_can_fail(trained, monkeypatch, capsys):
+    work = open_workspace(load_config(trained.experiment), trained.folder, progress=False)
+    rows = json.loads((trained.folder / "scores.json").read_text())
+    checks = judge(work, rows)
+    assert len(checks) == 2 * 2 * 3
+    spreads = [c for c in checks if "spread" in c.name]
+    assert all(0.4 < c.value < 2 for c in spreads)
+    worse = [{**r, "crps": 10 * r["crps"]} if r["model"] == "spf" else r for r in rows]
+    assert not any(c.passed for c in judge(work, worse) if "climatology" in c.name)
+
+    monkeypatch.setattr("spf.commands.run.judge", lambda *_: [Check("planted", 2.0, (0.7, 1.3))])
+    monkeypatch.setattr("spf.commands.run.load_config", lambda path: dataclasses.replace(load_config(path), gate=True))
+    monkeypatch.setattr("spf.commands.run.open_workspace", lambda *_: work)
+    assert spf(["run", str(trained.experiment), "--out", str(trained.folder)]) == 1
+    assert "FAIL" in capsys.readouterr().out
+
+
+def test_ensembles_of_another_checkpoint_are_drawn_again(trained, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(trained.folder, folder)
+    content = checkpoint.load(folder / "emulator.pt")
+    content.pop("schema")
+    content["provenance"]["note"] = "another"
+    checkpoint.save(folder / "emulator.pt", content)
+    assert drawn_by(folder / "ensemble_decadal.nc") != checkpoint.sha256(folder / "emulator.pt")
+    assert spf(["run", str(trained.experiment), "--out", str(folder)]) == 0
+    assert drawn_by(folder / "ensemble_decadal.nc") == checkpoint.sha256(folder / "emulator.pt")
