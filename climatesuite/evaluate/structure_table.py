@@ -4,7 +4,7 @@ Members are read one at a time, so memory is that of one member whatever the ens
 years they share, as several of the statistics depend on the length of a record.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,13 +25,13 @@ SD_LOCAL = "sd of years, local"
 SD_GLOBAL = "sd of years, global mean"
 DECADE_SEAM = "decade seam"
 DECEMBER_SEAM = "December-January seam"
-_POWER = "zonal power"
+_POWER = "zonal power of years"
 ZONAL_POWER = _POWER + ", wavenumbers {}-{}, over real"
 NINO_SD = "Niño-3.4 sd"
 NINO_SHARE = "Niño-3.4 share of variance at 2-7 years"
 NINO_SEASON = "Niño-3.4 sd of DJF over MAM"
 SHARED = "r2 of yearly tas and pr"
-NEGATIVE = "share of negative values"
+NEGATIVE_YEARS, NEGATIVE_MONTHS = "share of negative values, years", "share of negative values, months"
 COHERENCE = "mean of months against years"
 COHERENCE_LIMIT = 0.1
 """Largest rms gap between a sampled year and the mean of its months, in real yearly standard deviations (metrics.md 5.6)."""
@@ -39,7 +39,8 @@ MIN_YEARS = 10
 NINO_MIN_YEARS = 30
 _IN_UNITS = (SD_LOCAL, SD_GLOBAL, NINO_SD)
 _NAMES = (LAG1_LOCAL, LAG1_GLOBAL, SD_LOCAL, SD_GLOBAL, DECADE_SEAM, DECEMBER_SEAM, _POWER,
-          NINO_SD, NINO_SHARE, NINO_SEASON, SHARED, NEGATIVE, COHERENCE)  # fmt: skip
+          NINO_SD, NINO_SHARE, NINO_SEASON, SHARED, NEGATIVE_YEARS, NEGATIVE_MONTHS,
+          COHERENCE)  # fmt: skip
 
 Key = tuple[str, str]
 """Name of a statistic and its variable (``tas, pr`` for both)."""
@@ -84,7 +85,7 @@ def structure_table(
         raise DataContractError(
             "structure table", "no real members", "2 or more", "give runs of the Earth system model"
         )
-    _check_alike(everything)
+    check_alike(everything, "structure table")
     first, last = _common_years(everything)
     start = _decade_start(ours) if decade_start is None else decade_start
     sampled = list(_statistics({t: _cut(ds, first, last) for t, ds in ours.items()}, forced, start))
@@ -119,15 +120,15 @@ class _Side:
     @classmethod
     def of(cls, ds: xr.Dataset, forced: Forced | None) -> "_Side":
         """Checked and ready; the forced response is evaluated once."""
-        names = _field_names(ds)
-        by_name = None if forced is None else _forced_fields(forced(ds), ds, names)
+        names = field_names(ds)
+        by_name = None if forced is None else forced_fields(forced(ds), ds, names)
         month = np.asarray(ds["month"].values, dtype=np.int64) if "month" in ds.coords else None
         weights = np.asarray(cos_weights(ds["lat"]).values, dtype=np.float64)
         return cls(ds, by_name, np.asarray(ds["year"].values, dtype=np.int64), month, weights / weights.sum())
 
     def members(self) -> Iterator[dict[str, Array]]:
         """Fields ``[T, lat, lon]`` of each member by variable, score units."""
-        names = _field_names(self.ds)
+        names = field_names(self.ds)
         for fields in zip(*(diagnostics.members(self.ds, name) for name in names), strict=True):
             yield dict(zip(names, fields, strict=True))
 
@@ -180,7 +181,7 @@ def _means(fields: Mapping[str, Array], side: _Side) -> dict[str, Array]:
 
 def _of_years(side: _Side, fields: Mapping[str, Array], decade_start: int) -> Values:
     """Statistics of one member's years ``[T, lat, lon]``."""
-    parts, out, w = side.departures(fields), Values(), side.weights
+    parts, out, w = side.departures(fields), _negative(NEGATIVE_YEARS, fields), side.weights
     seams = structure.decade_seams(side.year, decade_start)
     for name, a in parts.items():
         series = structure.area_means(a, w)
@@ -190,18 +191,17 @@ def _of_years(side: _Side, fields: Mapping[str, Array], decade_start: int) -> Va
         out[SD_GLOBAL, name] = float(series.std())
         if seams.any():
             out[DECADE_SEAM, name] = structure.step_ratio(a, seams, w)
-        out |= _of_steps(name, fields[name], a, w)
+        out |= {(ZONAL_POWER.format(*band), name): value for band, value in structure.band_power(a, w).items()}
     if {"tas", "pr"} <= set(parts):
         out[SHARED, "tas, pr"] = structure.shared_variance(parts["tas"], parts["pr"], w)
     return out
 
 
 def _of_months(side: _Side, fields: Mapping[str, Array], box: Array | None) -> Values:
-    """Statistics of one member's months ``[T, lat, lon]``; power and negative values replace those of its years."""
-    out, w, month = Values(), side.weights, np.asarray(side.month)
+    """Statistics of one member's months ``[T, lat, lon]``."""
+    out, w, month = _negative(NEGATIVE_MONTHS, fields), side.weights, np.asarray(side.month)
     for name, a in side.departures(fields).items():
         out[DECEMBER_SEAM, name] = structure.step_ratio(a, structure.december_seams(month), w)
-        out |= _of_steps(name, fields[name], a, w)
         if name == "tas" and box is not None and month.size >= structure.MONTHS * NINO_MIN_YEARS:
             found = structure.nino34(a, month, box)
             out |= {(NINO_SD, name): found["sd"], (NINO_SHARE, name): found["share"],
@@ -209,13 +209,9 @@ def _of_months(side: _Side, fields: Mapping[str, Array], box: Array | None) -> V
     return out
 
 
-def _of_steps(name: str, field: Array, departure: Array, weights: Array) -> Values:
-    """Statistics of single steps, of whatever length."""
-    power = structure.band_power(departure, weights)
-    out: Values = {(ZONAL_POWER.format(*band), name): value for band, value in power.items()}
-    if VARIABLES[name].is_nonnegative:
-        out[NEGATIVE, name] = structure.negative_share(field)
-    return out
+def _negative(label: str, fields: Mapping[str, Array]) -> Values:
+    """Share of impossible values of one member, by variable that knows none."""
+    return {(label, n): structure.negative_share(f) for n, f in fields.items() if VARIABLES[n].is_nonnegative}
 
 
 # ------------------------------------------------------------------------------------------------------------- rows
@@ -230,15 +226,34 @@ def _rows(sampled: list[Values], real: list[Values]) -> list[Row]:
         known = np.array([values[key] for values in real if key in values])
         if name == COHERENCE:  # collected as a mean square
             value = float(np.sqrt(value) / np.mean([values[SD_LOCAL, variable] for values in real]))
-            interval: Row = {"real_mean": 0.0, "real_lo": 0.0, "real_hi": COHERENCE_LIMIT}
+            row = interval_row(name, variable, value, np.zeros(1))  # real years are the means of their months
+            row |= {"real_lo": 0.0, "real_hi": COHERENCE_LIMIT, "inside": value <= COHERENCE_LIMIT}
         else:
             scale = float(known.mean()) if name.startswith(_POWER) and known.size else 1.0
-            value, interval = value / scale, _interval(known / scale)
-        row: Row = {"name": name, "variable": variable, "value": value, **interval}
-        row["inside"] = None if row["real_lo"] is None else bool(row["real_lo"] <= row["value"] <= row["real_hi"])
-        row["units"] = VARIABLES[variable].score_units if name in _IN_UNITS else "1"
-        rows.append({k: plain_value(v) for k, v in {**row, "M": len(sampled), "N": len(real)}.items()})
+            row = interval_row(name, variable, value / scale, known / scale)
+        units = VARIABLES[variable].score_units if name in _IN_UNITS else "1"
+        rows.append(row | {"units": units, "M": len(sampled), "N": len(real)})
     return rows
+
+
+def interval_row(name: str, variable: str, value: float, real: Array) -> Row:
+    """A row of a value beside real ones: their mean -+ 2 standard deviations (ddof = 1); no interval below 2 of them.
+
+    Args:
+        name: Of the statistic.
+        variable: Name.
+        value: Mean over sampled members.
+        real: One value a real member.
+    """
+    known = float(real.mean()) if real.size else None
+    low, high, inside = None, None, None
+    if known is not None and real.size > 1:
+        half = 2.0 * float(real.std(ddof=1))
+        low, high = known - half, known + half
+        inside = bool(low <= value <= high)
+    row = {"name": name, "variable": variable, "value": value, "real_mean": known, "real_lo": low, "real_hi": high,
+           "inside": inside}  # fmt: skip
+    return {key: plain_value(each) for key, each in row.items()}
 
 
 def _place(key: Key) -> tuple[int, int]:
@@ -246,14 +261,6 @@ def _place(key: Key) -> tuple[int, int]:
     name, variable = key
     order = _NAMES.index(_POWER if name.startswith(_POWER) else name)
     return order, list(VARIABLES).index(variable) if variable in VARIABLES else 0
-
-
-def _interval(values: Array) -> Row:
-    """Mean -+ 2 standard deviations (ddof = 1); without one below 2 values."""
-    if values.size < 2:
-        return {"real_mean": float(values[0]) if values.size else None, "real_lo": None, "real_hi": None}
-    mean, half = float(values.mean()), 2.0 * float(values.std(ddof=1))
-    return {"real_mean": mean, "real_lo": mean - half, "real_hi": mean + half}
 
 
 # ----------------------------------------------------------------------------------------------------------- checks
@@ -274,18 +281,23 @@ def _by_timescale(ensemble: xr.Dataset | Mapping[str, xr.Dataset]) -> dict[str, 
     return kept
 
 
-def _field_names(ds: xr.Dataset) -> list[str]:
+def field_names(ds: xr.Dataset) -> list[str]:
+    """Names of the known fields of a Dataset, in the order of the conventions."""
     return [name for name in VARIABLES if name in ds]
 
 
-def _check_alike(datasets: list[xr.Dataset]) -> None:
-    """One grid, the same variables, and steps that follow each other."""
-    names, lat, lon = _field_names(datasets[0]), datasets[0]["lat"].values, datasets[0]["lon"].values
+def check_alike(datasets: Sequence[xr.Dataset], who: str) -> None:
+    """Check that Datasets have one grid, the same variables, and steps that follow each other.
+
+    Raises:
+        DataContractError: If they do not.
+    """
+    names, lat, lon = field_names(datasets[0]), datasets[0]["lat"].values, datasets[0]["lon"].values
     for number, ds in enumerate(datasets):
-        subject = f"structure table, dataset {number + 1} of {len(datasets)}"
-        if _field_names(ds) != names or not names:
+        subject = f"{who}, dataset {number + 1} of {len(datasets)}"
+        if field_names(ds) != names or not names:
             raise DataContractError(
-                subject, f"variables {_field_names(ds)}", f"{names or list(VARIABLES)}", "select the same everywhere"
+                subject, f"variables {field_names(ds)}", f"{names or list(VARIABLES)}", "select the same everywhere"
             )
         same = ds.sizes["lat"] == lat.size and ds.sizes["lon"] == lon.size
         if not same or not (np.allclose(ds["lat"], lat, atol=1e-4) and np.allclose(ds["lon"], lon, atol=1e-4)):
@@ -323,8 +335,12 @@ def _decade_start(ours: Mapping[str, xr.Dataset]) -> int:
     return min(int(ds["year"].values[0]) for ds in ours.values())
 
 
-def _forced_fields(response: xr.Dataset, like: xr.Dataset, names: list[str]) -> dict[str, Array]:
-    """A forced response in score units, once its labels are those of the fields."""
+def forced_fields(response: xr.Dataset, like: xr.Dataset, names: Sequence[str]) -> dict[str, Array]:
+    """A forced response by variable ``[time, lat, lon]`` in score units.
+
+    Raises:
+        DataContractError: If its labels are not those of the fields.
+    """
     if not np.array_equal(labels(response), labels(like)):
         raise DataContractError(
             "structure table, forced response",

@@ -155,7 +155,7 @@ CESM2 = Calibration(
     (
         ThreeLayer(
             "cummins", 8.17523495 / co2_forcing(4 * 284.317), 0.649446, 0.0, (4.830726, 6.397822, 71.294465),
-            (3.876041, 0.900810), 1.678582, "calibrated on CESM2 abrupt-4xCO2 by the method of Cummins et al. 2020",
+            (3.876041, 0.900810), 1.678582, "published calibration on CESM2 abrupt-4xCO2, method of Cummins et al. 2020",
         ),
         ThreeLayer(
             "linear", 1.05, 0.744213, 0.0, (4.437539, 7.133951, 75.08828), (4.034240, 0.952282), 1.729845, _REFITTED
@@ -188,12 +188,12 @@ def calibration_of(source_id: str) -> Calibration:
 @lru_cache(maxsize=1)
 def _table() -> pd.DataFrame:
     with files("climatesuite.forcing").joinpath(TABLE).open("r") as source:
-        return pd.read_csv(source).set_index(["scenario", "year"])
+        return pd.read_csv(source)
 
 
 def scenarios() -> tuple[str, ...]:
     """Scenarios with a forcing table."""
-    return tuple(sorted(_table().index.unique("scenario")))
+    return tuple(sorted(set(_table()["scenario"])))
 
 
 def ar6_forcing(scenario: str, calibration: Calibration) -> xr.Dataset:
@@ -216,7 +216,7 @@ def ar6_forcing(scenario: str, calibration: Calibration) -> xr.Dataset:
             f"one of {', '.join(scenarios())}",
             "name one of them, or give the components of a custom scenario",
         )
-    rows = _table().loc[scenario]
+    rows = _table()[_table()["scenario"] == scenario].set_index("year")
     sums = {name: rows[list(columns)].sum(axis=1) for name, columns in _COLUMNS.items()}
     parts = {name: total - total.loc[FIRST_YEAR] for name, total in sums.items()}
     parts["aerosol"] *= calibration.aerosol_2014 / parts["aerosol"].loc[_AEROSOL_YEAR]

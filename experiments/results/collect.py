@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from spf import checkpoint
 
@@ -44,5 +45,28 @@ def main(folder: Path) -> Path:
     return out
 
 
+MODELS = {"climatology": "climatology", "pattern scaling (CO2)": "pattern scaling (CO2)", "spf": "SPF"}
+
+
+def table(rows: list[dict[str, Any]], period: str = "headline") -> str:
+    """The README's table: RMSE / CRPS over the floor [95 %] (spread-skill)."""
+    found = {(r["model"], r["variable"], r["timescale"]): r for r in rows if r["period"] == period}
+    lines = ["| | floor | " + " | ".join(MODELS.values()) + " |", "|---" * (2 + len(MODELS)) + "|"]
+    for variable in sorted({r["variable"] for r in rows}, reverse=True):
+        for timescale in ("decade", "year", "month"):
+            cells = []
+            for model in MODELS:
+                r = found[model, variable, timescale]
+                cells.append(
+                    f"{r['rmse']:.3f} / {r['crps_ratio']:.3f} [{r['crps_ratio_lo']:.2f}, {r['crps_ratio_hi']:.2f}] ({r['spread_skill']:.2f})"
+                )
+            floor = found["spf", variable, timescale]
+            lines.append(
+                f"| {variable} {timescale}, {floor['units']} | {floor['crps_floor']:.3f} | " + " | ".join(cells) + " |"
+            )
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
-    print(main(Path(sys.argv[1])))
+    made = main(Path(sys.argv[1]))
+    print(made, table(json.loads(made.read_text())["rows"]), sep="\n")

@@ -195,9 +195,15 @@ def test_a_member_is_not_lost_because_all_its_files_are_truncated(archive):
     refuse(archive, r"2 file\(s\) of the request: .*r10i1p1f1.*not readable.*download them again")
 
 
-def test_a_broken_file_that_was_not_asked_for_is_only_reported(archive):
-    truncate(archive)
-    report = make(archive, members={"ssp126": ["r9i1p1f1"]})
+@pytest.mark.parametrize(
+    "settings", [{"experiments": ["ssp245"]}, {"members": {"ssp126": ["r9i1p1f1"]}}, {"sources": ["OTHER"]}], ids=str
+)
+def test_broken_files_that_were_not_asked_for_are_only_reported(archive, settings):
+    if "sources" in settings:
+        write_archive(archive, scenarios=("ssp126",), source="OTHER", members=("r10i1p1f1",))
+    for path in archive.glob("CMIP6/*_TEST-ESM_ssp126_r10i1p1f1_*.nc"):
+        path.write_bytes(path.read_bytes()[:4000])
+    report = make(archive, **settings)
     assert len(report.rejected) == 2 and "set aside: pr_Amon" in str(report)
     assert len(read_provenance(report.path)["set_aside"]) == 2
 
