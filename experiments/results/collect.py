@@ -57,9 +57,8 @@ def table(rows: list[dict[str, Any]], period: str = "headline") -> str:
             cells = []
             for model in MODELS:
                 r = found[model, variable, timescale]
-                cells.append(
-                    f"{r['rmse']:.3f} / {r['crps_ratio']:.3f} [{r['crps_ratio_lo']:.2f}, {r['crps_ratio_hi']:.2f}] ({r['spread_skill']:.2f})"
-                )
+                interval = f"[{r['crps_ratio_lo']:.2f}, {r['crps_ratio_hi']:.2f}]"
+                cells.append(f"{r['rmse']:.3f} / {r['crps_ratio']:.3f} {interval} ({r['spread_skill']:.2f})")
             floor = found["spf", variable, timescale]
             lines.append(
                 f"| {variable} {timescale}, {floor['units']} | {floor['crps_floor']:.3f} | " + " | ".join(cells) + " |"
