@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from spf.pyramid.spec import PyramidSpec
+
 ENVIRONMENT_DEFAULTS = {"CLIMATE_DATA": "../shared/data"}
 
 
@@ -60,23 +62,17 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class PyramidConfig:
-    """Grid factors and noise levels of the stages.
+class NetworkConfig:
+    """Size of the backbone.
 
     Args:
-        pooling: Factor between each stage's grid and the full grid.
-        sigma_end: Noise level at each stage's end.
-        decades: Longest stage-0 window in decades.
+        width: Width of a token.
+        depth: Number of joint blocks.
+        heads: Attention heads.
+        patch: Cells along an edge of a field token; must tile every stage's grid.
+        forcing_patch: Pooled forcing cells along an edge of a forcing token.
+        mlp_ratio: Hidden width of the MLPs over width.
     """
-
-    pooling: tuple[int, ...] = (4, 2, 1)
-    sigma_end: tuple[float, ...] = (2 / 3, 1 / 3, 0.0)
-    decades: int = 8
-
-
-@dataclass(frozen=True)
-class NetworkSection:
-    """Size of the backbone; the meaning of each field is documented in `spf.network.backbone.NetworkConfig`."""
 
     width: int = 192
     depth: int = 6
@@ -166,8 +162,8 @@ class RunConfig:
 
     name: str
     data: DataConfig
-    pyramid: PyramidConfig = PyramidConfig()
-    network: NetworkSection = NetworkSection()
+    pyramid: PyramidSpec = PyramidSpec()
+    network: NetworkConfig = NetworkConfig()
     training: TrainingConfig = TrainingConfig()
     sampling: SamplingConfig = SamplingConfig()
     gate: bool = False

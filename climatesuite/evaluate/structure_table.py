@@ -343,7 +343,7 @@ def forced_fields(response: xr.Dataset, like: xr.Dataset, names: Sequence[str]) 
     """
     if not np.array_equal(labels(response), labels(like)):
         raise DataContractError(
-            "structure table, forced response",
+            "forced response of departures",
             "other time labels than the fields",
             "equal labels",
             "evaluate it on them",

@@ -10,7 +10,7 @@ For each global mean G_k (six for three parameter sets) one line per cell and ca
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +99,13 @@ class EnergyBalanceResponse:
         """Number of global means, hence of different responses."""
         return len(self.lines)
 
+    def lines_only(self) -> "EnergyBalanceResponse":
+        """The response without its optional terms: what residuals of training runs are taken about.
+
+        The departure follows the training runs, so residuals about it would be too small for any other run.
+        """
+        return replace(self, common=0.0, kappa=0.0)
+
     def predictor(self, forcing: xr.Dataset) -> xr.DataArray:
         """The global means of a scenario from its forcing: ``(response, year)``, K; see ``EnergyBalance.evaluate``."""
         return self.balance.evaluate(forcing)
@@ -173,7 +180,7 @@ def fit_energy_balance_response(
     kappa: float = 1.0,
     calibration: Calibration | None = None,
 ) -> EnergyBalanceResponse:
-    """Fit global means, lines and common departure on training runs; every member and year counts the same.
+    """Fit global means, lines and common departure on training runs; every member and year counts the same in the lines.
 
     Args:
         runs: Canonical monthly Dataset with members, by scenario; ``tas`` is needed for the global mean.
@@ -283,11 +290,14 @@ def _variance_shares(runs: Mapping[str, xr.Dataset], predictors: Mapping[str, xr
 def _common_departure(
     runs: Mapping[str, xr.Dataset], predictors: Mapping[str, xr.DataArray], lines: Sequence[ForcedResponse]
 ) -> CommonDeparture:
-    """Cubic in time, by least squares per cell and calendar month, through what the runs are beside the mean of the lines."""
+    """Cubic in time, by least squares per cell and calendar month, through what the runs are beside the mean of the lines.
+
+    Every scenario counts the same, however many members it has: what is sought is common to scenarios, not to members.
+    """
     labels = {s: np.unique(ds["year"].values).astype(np.int64) for s, ds in runs.items()}
     span = min(int(y[0]) for y in labels.values()), max(int(y[-1]) for y in labels.values())
     powers = {s: _powers(y, span) for s, y in labels.items()}
-    gram = np.sum([ds.sizes["member"] * powers[s] @ powers[s].T for s, ds in runs.items()], axis=0)
+    gram = np.sum([x @ x.T for x in powers.values()], axis=0)
     inverse = np.linalg.pinv(gram)
     coefficients: dict[str, Array] = {}
     for name in lines[0].variables:
@@ -299,7 +309,7 @@ def _common_departure(
             shape = (labels[s].size, *mean.shape)
             fitted = mean + np.tensordot(levels.T, slopes, 1) / len(lines)
             departure = ds[name].mean("member", dtype=np.float64).values.reshape(shape) - fitted
-            moment = moment + ds.sizes["member"] * np.tensordot(powers[s], departure, 1)
+            moment = moment + np.tensordot(powers[s], departure, 1)
         coefficients[name] = np.tensordot(inverse, moment, 1)
     return CommonDeparture(tuple(_term(lines[0], coefficients, p) for p in range(POWERS)), span)
 

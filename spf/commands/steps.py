@@ -21,7 +21,7 @@ from spf.commands.workspace import Workspace
 from spf.learning.data import open_training_runs
 from spf.learning.learn import learn
 from spf.learning.train import precision_of
-from spf.sampling.emulator import Emulator, spec_of
+from spf.sampling.emulator import Emulator
 
 log = logging.getLogger("spf")
 INGEST_BYTES_PER_MINUTE = 600e6
@@ -62,7 +62,7 @@ def train(work: Workspace) -> None:
     log.info("training (predicted %.1f minutes at most)", config.training.minutes + 0.3)
     scenarios = {e: work.scenario(e, m) for e, m in config.data.train.items()}
     first = next(iter(scenarios.values()))
-    spec_of(config.pyramid).check_grid(first.sizes["lat"], first.sizes["lon"])
+    config.pyramid.check_grid(first.sizes["lat"], first.sizes["lon"])
     codec = FieldCodec.fit(scenarios, config.data.variables, config.data.forcings, config.pyramid.pooling[0])
     learn(config, codec, open_training_runs(scenarios, codec), provenance(work, scenarios), work.folder, work.progress)
 

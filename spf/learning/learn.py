@@ -13,9 +13,8 @@ from spf.learning.data import TrainingRun, Windows, WindowStream
 from spf.learning.measure import measure_couplings, measure_gains
 from spf.learning.module import FlowModule
 from spf.learning.train import SNAPSHOT, fit
-from spf.network.backbone import Backbone, NetworkConfig, count_parameters
+from spf.network.backbone import Backbone, count_parameters
 from spf.pyramid.prior import coupling_to_dict
-from spf.pyramid.spec import PyramidSpec
 
 
 def learn(
@@ -43,13 +42,12 @@ def learn(
         ValueError: If the grid does not fit the pyramid or the network.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    spec = PyramidSpec(config.pyramid.pooling, config.pyramid.sigma_end, config.pyramid.decades)
+    spec, size = config.pyramid, config.network
     torch.manual_seed(config.training.seed)
     rows = codec.grid.row_weights()
     gains = measure_gains(runs, spec, rows, progress)
     windows = Windows(spec, rows, gains)
     couplings = measure_couplings(runs, windows, progress)
-    size = NetworkConfig(**vars(config.network))
     backbone = Backbone(
         size, spec, couplings, codec.grid.lat, codec.grid.lon, len(codec.variables), len(codec.forcings)
     )  # fmt: skip

@@ -1,11 +1,11 @@
 """The one network of all stages and timescales: a stage-conditioned MM-DiT over field and forcing tokens."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from spf.config import NetworkConfig
 from spf.interfaces import Condition
 from spf.network.layers import JointBlock, modulate, rotary, sinusoid, sphere_positions
 from spf.pyramid.path import noise_fall, noise_level
@@ -13,27 +13,6 @@ from spf.pyramid.prior import Coupling, Prior
 from spf.pyramid.spec import TIMESCALES, PyramidSpec, Stage
 
 CALENDAR_IDS = 23  # decade 0, months 1-12, year in decade 13-22
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """Size of the backbone.
-
-    Args:
-        width: Width of a token.
-        depth: Number of joint blocks.
-        heads: Attention heads.
-        patch: Cells along an edge of a field token; must tile every stage's grid.
-        forcing_patch: Pooled forcing cells along an edge of a forcing token.
-        mlp_ratio: Hidden width of the MLPs over width.
-    """
-
-    width: int = 192
-    depth: int = 6
-    heads: int = 3
-    patch: int = 6
-    forcing_patch: int = 6
-    mlp_ratio: int = 4
 
 
 class Backbone(nn.Module):

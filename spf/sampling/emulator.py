@@ -15,9 +15,9 @@ from climatesuite.forcing.forcings import open_forcings
 from climatesuite.harmonise.calendars import time_coords
 from spf import checkpoint
 from spf.codec import FieldCodec
-from spf.config import NetworkSection, PyramidConfig, SamplingConfig, from_dict
+from spf.config import NetworkConfig, SamplingConfig, from_dict
 from spf.interfaces import Condition
-from spf.network.backbone import Backbone, NetworkConfig
+from spf.network.backbone import Backbone
 from spf.pyramid.noise import SeededNoise
 from spf.pyramid.prior import coupling_from_dict
 from spf.pyramid.spec import TIMESCALES, PyramidSpec, Stage
@@ -219,15 +219,8 @@ class Emulator:
 def make_backbone(content: dict[str, Any]) -> Backbone:
     """A network of the checkpoint's shape, untrained."""
     config = content["config"]
-    spec = spec_of(from_dict(PyramidConfig, config["pyramid"]))
-    network = from_dict(NetworkSection, config["network"])
+    spec, size = from_dict(PyramidSpec, config["pyramid"]), from_dict(NetworkConfig, config["network"])
     couplings = {k: coupling_from_dict(c) for k, c in content["couplings"].items()}
     grid = content["codec"]["grid"]
-    size = NetworkConfig(**vars(network))
     n_fields, n_forcings = len(content["codec"]["scales"]), len(content["codec"]["forcing_mean"])
     return Backbone(size, spec, couplings, grid["lat"].tolist(), grid["lon"].tolist(), n_fields, n_forcings)
-
-
-def spec_of(config: PyramidConfig) -> PyramidSpec:
-    """The pyramid that a configuration describes."""
-    return PyramidSpec(config.pooling, config.sigma_end, config.decades)

@@ -52,7 +52,7 @@ def test_every_setting_of_an_experiment_is_read_somewhere():
     from spf import config as module
 
     code = "\n".join(p.read_text() for p in SOURCES if p.name != "config.py")
-    classes = [module.DataConfig, module.PyramidConfig, module.TrainingConfig, module.SamplingConfig, module.RunConfig]
+    classes = [module.DataConfig, module.NetworkConfig, module.TrainingConfig, module.SamplingConfig, module.RunConfig]
     unread = [f"{c.__name__}.{f.name}" for c in classes for f in fields(c) if not re.search(rf"\.{f.name}\b", code)]
     assert not unread
 

@@ -1,4 +1,4 @@
-"""The energy balance: layers against closed forms, scenarios never run, what it predicts, published numbers of CESM2."""
+"""The energy balance: its layers against closed forms, scenarios nobody ran, the fit, and the warmings of CESM2."""
 
 from dataclasses import replace
 
@@ -8,14 +8,9 @@ import pytest
 import xarray as xr
 from scipy.integrate import solve_ivp
 
-from climatesuite.archive.read import open_runs
 from climatesuite.errors import DataContractError
-from climatesuite.evaluate.baselines import ReferenceEnsemble, coarse_runs, residual_pool
-from climatesuite.evaluate.scores import area_mean, pair_floor, residual_pool_crps
-from climatesuite.evaluate.scoring import score_datasets
 from climatesuite.forcing.energy_balance import (
     CESM2,
-    Calibration,
     EnergyBalance,
     GlobalMean,
     ar6_forcing,
@@ -23,17 +18,9 @@ from climatesuite.forcing.energy_balance import (
     co2_forcing,
     scenarios,
 )
-from climatesuite.forcing.energy_response import (
-    annual_global_mean,
-    fit_energy_balance_response,
-    open_patterns,
-)
-from climatesuite.harmonise.coarsen import to_decade, to_year
-from worlds import tiny
 
 CUMMINS, LINEAR, NONLINEAR = CESM2.sets
 FORCINGS = {s: ar6_forcing(s, CESM2) for s in scenarios()}
-DRIVEN_BY = {"low": FORCINGS["ssp126"], "high": FORCINGS["ssp585"], "mid": FORCINGS["ssp370"]}
 BALANCE = EnergyBalance(tuple(GlobalMean(layers, 287.0) for layers in CESM2.sets))
 """The three parameter sets as they are, for statements about all of them."""
 
@@ -175,168 +162,6 @@ def test_what_the_balance_cannot_use_is_refused():
         EnergyBalance.fit(late, {"ssp126": forcing.sel(year=slice(1850, 2050))}, CESM2)
 
 
-# ---- the response
-
-
-def driven_world(name, truth, calendar="noleap"):
-    """A tiny run of two members whose tas is linear in a global mean, without noise; area mean of the slope is 1."""
-    ds = tiny.scenario(name).assign_attrs(calendar=calendar)
-    level = truth.evaluate(DRIVEN_BY[name]).sel(year=np.unique(ds.year.values)).values
-    slope = 1 + 0.5 * np.sin(np.deg2rad(ds.lat.values))[:, None] * np.ones(12)
-    season = 5 * np.cos(np.arange(12.0))[:, None, None] * np.sin(np.deg2rad(ds.lat.values))[:, None]
-    tas = (
-        season[None]
-        + level[:, None, None, None] * np.ones((1, 12, 1, 1))
-        + (level[:, None, None, None] - 288) * (slope - 1)
-    )
-    values = np.broadcast_to(tas.reshape(-1, *tas.shape[2:]), ds.tas.shape)
-    return ds.assign(tas=(ds.tas.dims, values, ds.tas.attrs))
-
-
-@pytest.fixture(scope="module")
-def noisy():
-    """Runs, other models' patterns and the response of the noisy tiny world, all terms on."""
-    runs = {e: tiny.scenario(e) for e in ("low", "high")}
-    rng = np.random.default_rng(1)
-    like = runs["low"]
-    patterns = xr.DataArray(
-        1 + 0.2 * rng.standard_normal((3, 12, 8, 12)),
-        {"experiment_id": ["low", "high", "mid"], "calendar_month": np.arange(1, 13), "lat": like.lat, "lon": like.lon},
-        ("experiment_id", "calendar_month", "lat", "lon"),
-    )
-    response = fit_energy_balance_response(runs, DRIVEN_BY, ["tas", "pr"], patterns=patterns, calibration=CESM2)
-    return runs, patterns, response
-
-
-def test_a_world_that_follows_the_balance_is_found_in_a_scenario_it_never_saw():
-    truth = GlobalMean(CUMMINS, 287.3, 1.02)
-    runs = {e: driven_world(e, truth) for e in ("low", "high")}
-    calibration = Calibration("TINY", (CUMMINS,), CESM2.aerosol_2014)
-    response = fit_energy_balance_response(runs, DRIVEN_BY, ["tas"], common=0.0, calibration=calibration)
-    expected = driven_world("mid", truth)
-    got = response.evaluate(response.predictor(DRIVEN_BY["mid"]), "month", range(2015, 2045), member=0)
-    np.testing.assert_allclose(got.tas, expected.tas[0], atol=1e-6)
-    np.testing.assert_allclose(
-        annual_global_mean(runs["low"]), truth.evaluate(DRIVEN_BY["low"]).sel(year=slice(2015, 2044))
-    )
-
-
-@pytest.mark.parametrize("calendar", ["noleap", "standard"])
-@pytest.mark.parametrize("member", [None, 3])
-def test_years_and_decades_are_the_day_weighted_means_of_the_months(noisy, member, calendar):
-    runs, _, response = noisy
-    turned = tuple(replace(line, calendar=calendar) for line in response.lines)
-    terms = tuple(replace(term, calendar=calendar) for term in response.departure.terms)
-    response = replace(response, lines=turned, departure=replace(response.departure, terms=terms))
-    predictor = response.predictor(DRIVEN_BY["low"])
-    settings = {"member": member, "pattern_of": "mid"}
-    months = response.evaluate(predictor, "month", range(2015, 2045), **settings)
-    days = xr.date_range("2015", "2044-12", freq="MS", calendar=calendar, use_cftime=True).days_in_month
-    weights = xr.DataArray(np.asarray(days, dtype=float), dims="time")
-    year = response.evaluate(predictor, "year", range(2015, 2045), **settings)
-    decade = response.evaluate(predictor, "decade", [2015, 2025, 2035], **settings)
-    for name in ("tas", "pr"):
-        for found, step in ((year, 12), (decade, 120)):
-            weighted = (months[name] * weights).values.reshape(-1, step, 8, 12).sum(1)
-            total = weights.values.reshape(-1, step).sum(1)[:, None, None]
-            np.testing.assert_allclose(found[name].values, weighted / total, rtol=1e-9)
-    assert decade.year.values.tolist() == [2015, 2025, 2035] and months.month.values.tolist() == [*range(1, 13)] * 30
-
-
-def test_members_take_turns_and_their_mean_is_the_mean_response(noisy):
-    _, _, response = noisy
-    predictor = response.predictor(DRIVEN_BY["mid"])
-    members = [response.evaluate(predictor, "year", [2030, 2090], member=k, pattern_of="mid") for k in range(7)]
-    xr.testing.assert_identical(members[6], members[0])
-    mean = response.evaluate(predictor, "year", [2030, 2090], pattern_of="mid")
-    assert response.size == 6 and mean.tas.dims == ("time", "lat", "lon") and mean.tas.attrs["units"] == "K"
-    np.testing.assert_allclose(mean.tas, np.mean([m.tas for m in members[:6]], axis=0), rtol=1e-12)
-    assert np.ptp([float(area_mean(m.tas)[1]) for m in members]) > 0.01
-
-
-def test_the_common_departure_enters_with_its_share_and_is_held_beyond_training(noisy):
-    runs, _, response = noisy
-    predictor = response.predictor(DRIVEN_BY["low"])
-
-    def at(common, years):
-        return replace(response, common=common, kappa=0.0).evaluate(predictor, "year", years).pr.values
-
-    whole = at(1.0, range(2015, 2045)) - at(0.0, range(2015, 2045))
-    np.testing.assert_allclose(at(0.5, range(2015, 2045)) - at(0.0, range(2015, 2045)), whole / 2, atol=1e-18)
-    assert np.abs(whole).max() > 0
-    beyond = at(1.0, [2044, 2060, 2100]) - at(0.0, [2044, 2060, 2100])
-    np.testing.assert_allclose(beyond, np.repeat(whole[-1:], 3, axis=0), atol=1e-18)
-    errors = []
-    for common in (0.0, 1.0):
-        fitted = {e: replace(response, common=common, kappa=0.0).evaluate(
-            response.predictor(DRIVEN_BY[e]), "month", range(2015, 2045)) for e in runs}  # fmt: skip
-        errors.append(float((residual_pool(runs, fitted, ["tas"]).tas ** 2).mean()))
-    assert errors[1] < errors[0]
-
-
-def test_other_models_change_the_pattern_by_kappa_per_kelvin_since_2015_2024(noisy):
-    _, patterns, response = noisy
-    predictor = response.predictor(DRIVEN_BY["mid"])
-    with_it, without = (
-        replace(response, kappa=k).evaluate(predictor, "month", [2090], pattern_of="mid") for k in (0.5, 0.0)
-    )
-    xr.testing.assert_identical(with_it.pr, without.pr)
-    mean = predictor.mean("response")
-    kelvin = float(mean.sel(year=2090) - mean.sel(year=slice(2015, 2024)).mean())
-    share = (patterns.sel(experiment_id="low") - response.pattern_change.training).values / (
-        patterns.sel(experiment_id="low") - patterns.sel(experiment_id="high")
-    ).values
-    assert np.ptp(share) < 1e-9 and 0.5 < share[0, 0, 0] < 1  # one weight for all, most of it on the stronger scenario
-    expected = 0.5 * kelvin * (patterns.sel(experiment_id="mid") - response.pattern_change.training).values
-    np.testing.assert_allclose((with_it.tas - without.tas).values, expected, atol=1e-9)
-
-
-def test_a_scenario_that_trained_alone_keeps_its_pattern(noisy):
-    runs, patterns, _ = noisy
-    alone = fit_energy_balance_response(
-        {"high": runs["high"]}, DRIVEN_BY, ["tas"], patterns=patterns, calibration=CESM2
-    )
-    np.testing.assert_allclose(alone.pattern_change.of("high"), 0.0, atol=1e-12)
-
-
-def test_patterns_are_read_onto_the_grid_of_the_runs(tmp_path):
-    fine = xr.Dataset(
-        {"pattern": (("experiment_id", "month", "lat", "lon"), np.full((1, 12, 73, 144), 1.5, dtype="float32"))},
-        {"experiment_id": ["ssp126"], "month": range(1, 13), "lat": np.linspace(-90, 90, 73), "lon": np.arange(144) * 2.5},
-    )  # fmt: skip
-    fine.to_netcdf(tmp_path / "patterns.nc")
-    got = open_patterns(tmp_path / "patterns.nc", tiny.scenario("low"))
-    assert got.dims == ("experiment_id", "calendar_month", "lat", "lon") and got.shape == (1, 12, 8, 12)
-    np.testing.assert_allclose(got, 1.5)
-    fine.rename(pattern="other").to_netcdf(tmp_path / "other.nc")
-    with pytest.raises(DataContractError, match=r"other.nc: variables \['other'\]; expected pattern"):
-        open_patterns(tmp_path / "other.nc", tiny.scenario("low"))
-
-
-def test_what_the_response_cannot_use_is_refused(noisy):
-    runs, patterns, response = noisy
-    predictor = response.predictor(DRIVEN_BY["mid"])
-    with pytest.raises(DataContractError, match="no training runs"):
-        fit_energy_balance_response({}, DRIVEN_BY, ["tas"])
-    with pytest.raises(DataContractError, match="energy balance of TINY: no calibration"):
-        fit_energy_balance_response(runs, DRIVEN_BY, ["tas"])
-    with pytest.raises(DataContractError, match="energy balance, low: no tas"):
-        fit_energy_balance_response({"low": runs["low"].drop_vars("tas")}, DRIVEN_BY, ["pr"], calibration=CESM2)
-    with pytest.raises(DataContractError, match="no pattern of low"):
-        few = patterns.sel(experiment_id=["mid"])
-        fit_energy_balance_response(runs, DRIVEN_BY, ["tas"], patterns=few, calibration=CESM2)
-    with pytest.raises(DataContractError, match="no pattern of ssp370; expected one of low, high, mid"):
-        response.evaluate(predictor, "year", [2020])
-    with pytest.raises(DataContractError, match="a predictor without experiment_id"):
-        response.evaluate(predictor.drop_attrs(), "year", [2020])
-    with pytest.raises(DataContractError, match="expected 6 global means"):
-        response.evaluate(predictor.isel(response=[0]), "year", [2020])
-    with pytest.raises(DataContractError, match="5 years of 2015-2024 in the predictor"):
-        response.evaluate(predictor.sel(year=slice(2020, None)), "year", [2020], pattern_of="mid")
-    with pytest.raises(DataContractError, match="no value for 2101"):
-        response.evaluate(predictor, "year", [2101])
-
-
 # ---- published numbers of CESM2
 
 WARMINGS = {
@@ -372,79 +197,3 @@ def test_the_six_of_cesm2_warm_as_published(climate_data):
     clean = FORCINGS["ssp370"].assign(aerosol=FORCINGS["ssp126"].aerosol)
     gap = six.evaluate(clean) - six.evaluate(FORCINGS["ssp370"])
     assert float(gap.sel(year=slice(2081, 2099)).mean()) == pytest.approx(0.9, abs=0.05)
-
-
-RATIOS = {
-    ("ssp370", "decade", "six"): (1.605, 1.706), ("ssp370", "decade", "six + common"): (1.554, 1.672),
-    ("ssp370", "decade", "one of six + common"): (1.569, 1.688),
-    ("ssp370", "decade", "six + common + half kappa"): (1.497, 1.605),
-    ("ssp370", "decade", "six + common + kappa"): (1.451, 1.553),
-    ("ssp370", "year", "six"): (1.067, 1.068), ("ssp370", "year", "six + common"): (1.058, 1.059),
-    ("ssp370", "year", "six + common + kappa"): (1.040, 1.040),
-    ("ssp126", "decade", "six"): (1.428, 1.460), ("ssp126", "decade", "six + common"): (1.389, 1.421),
-    ("ssp126", "decade", "one of six + common"): (1.393, 1.422),
-    ("ssp585", "decade", "six + common"): (1.609, 1.669), ("ssp585", "decade", "one of six + common"): (1.599, 1.654),
-}  # fmt: skip
-"""CRPS of tas over the floor by test scenario (the others train): full period, headline period."""
-FORMS = {
-    "six": (0.0, 0.0), "six + common": (0.5, 0.0), "six + common + half kappa": (0.5, 0.5), "six + common + kappa": (0.5, 1.0)
-}  # fmt: skip
-
-
-class Reference:
-    """A baseline: the mean response and the residuals of the training runs about it."""
-
-    def __init__(self, name, response, coarse, test):
-        self.name, self.response, self.test = name, response, test
-        self.residuals = {t: residual_pool(runs, {s: self.on(s, t, ds) for s, ds in runs.items()}, ["tas"])
-                          for t, runs in coarse.items()}  # fmt: skip
-
-    def on(self, scenario, timescale, like, member=None):
-        predictor = self.response.predictor(FORCINGS[scenario])
-        return self.response.evaluate(predictor, timescale, like.year.values, member=member)
-
-    def ensemble(self, timescale, like):
-        return ReferenceEnsemble(self.name, self.on(self.test, timescale, like), self.residuals[timescale])
-
-    def mixture(self, truth, first_year):
-        """CRPS over the floor of decades whose members draw a global mean and a residual: the expectation over all pairs."""
-        kept = np.flatnonzero(truth.year.values >= first_year)
-        pool = self.ensemble("decade", truth).since(first_year).pool.tas
-        means = [self.on(self.test, "decade", truth, k).tas for k in range(self.response.size)]
-        crps = []
-        for t in kept:
-            both = xr.concat([pool + m[t].drop_vars("year") for m in means], "sample")
-            zero = xr.zeros_like(truth.tas[0, [t]])
-            crps.append(float(area_mean(residual_pool_crps(zero, both, truth.tas[:, [t]])).mean()))
-        return np.mean(crps) / float(area_mean(pair_floor(truth.tas[:, kept])).mean())
-
-
-@pytest.fixture(scope="module")
-def published(climate_data):
-    """CRPS over the floor by test scenario, timescale and form: full and headline period."""
-    runs = {s: ds for (_, s), ds in open_runs([climate_data / "CMIP6" / "CESM2"], variables=["tas"]).items()}
-    patterns = open_patterns(climate_data / "patterns/cmip6_mean_warming_pattern.nc", runs["ssp370"])
-    found = {}
-    for test in runs:
-        others = {s: ds for s, ds in runs.items() if s != test}
-        response = fit_energy_balance_response(others, FORCINGS, ["tas"], patterns=patterns)
-        coarse = coarse_runs(others, 2015, ["decade", "year"])
-        forms = [Reference(n, replace(response, common=c, kappa=k), coarse, test) for n, (c, k) in FORMS.items()]
-        for row in score_datasets([], runs[test], forms, timescales=["decade", "year"], decade_start=2015, bootstrap=0):
-            found[test, row["timescale"], row["model"], row["period"]] = row["crps_ratio"]
-        decades = to_decade(to_year(runs[test]), 2015)
-        for period, first_year in (("full", 2015), ("headline", 2017)):
-            found[test, "decade", "one of six + common", period] = forms[1].mixture(decades, first_year)
-    return found
-
-
-def test_energy_balance_scores_of_cesm2_are_the_published_ones(published):
-    for key, ratios in RATIOS.items():
-        got = [published[*key, period] for period in ("full", "headline")]
-        assert got == pytest.approx(ratios, abs=0.03), key
-
-
-def test_the_common_departure_and_half_of_what_other_models_know_never_hurt(published):
-    for test in ("ssp126", "ssp370", "ssp585"):
-        at = {name: published[test, "decade", name, "full"] for name in FORMS}
-        assert at["six + common + half kappa"] < at["six + common"] < at["six"], test

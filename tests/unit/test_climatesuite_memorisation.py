@@ -103,7 +103,7 @@ def test_what_cannot_be_compared_is_refused(training, held_out):
         memorisation(fake_ensemble("month", (0,), YEARS, GRID), training, held_out, "tas")
     with pytest.raises(DataContractError, match="another grid"):
         memorisation(fake_ensemble("year", grid=(4, 6)), training, held_out, "tas")
-    with pytest.raises(DataContractError, match="variables"):
+    with pytest.raises(DataContractError, match="diagnostics of pr: no such variable"):
         memorisation(held_out, training, held_out, "pr")
 
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from spf.config import NetworkConfig
 from spf.interfaces import Condition
-from spf.network.backbone import Backbone, NetworkConfig, count_parameters, patchify, unpatchify
+from spf.network.backbone import Backbone, count_parameters, patchify, unpatchify
 from spf.network.layers import rotary, rotate, sphere_positions
 from spf.pyramid.operators import block_mean
 from spf.pyramid.path import noise_fall
