@@ -80,6 +80,18 @@ def parser() -> argparse.ArgumentParser:
     score.add_argument("--seed", type=int, help="seed to note for predictions whose files state none")
     score.add_argument("--bootstrap", type=int, default=1000, help="draws of the block bootstrap (default 1000)")
     score.add_argument("--out", type=Path, default=Path("scores.json"))
+
+    structure = verb("structure", cli.structure, "hold the members of an ensemble against real members")
+    structure.add_argument("predictions", nargs="+", type=cli.existing, help="years and months of one ensemble")
+    structure.add_argument(
+        "--real", nargs="+", type=cli.existing, required=True, help="CMIP files of members the emulator has not seen"
+    )
+    structure.add_argument(
+        "--training", nargs="+", type=cli.existing, default=[],
+        help="CMIP files it was trained on: more real members, and the memorisation test",
+    )  # fmt: skip
+    structure.add_argument("--decade-start", type=int)
+    structure.add_argument("--out", type=Path, default=Path("structure.json"))
     return top
 
 

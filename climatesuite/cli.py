@@ -79,6 +79,35 @@ def score(args: argparse.Namespace) -> int:
     return 0
 
 
+def structure(args: argparse.Namespace) -> int:
+    """Hold an ensemble's members against real members: persistence, seams, spectra, Niño-3.4, copies of training fields."""
+    from climatesuite.archive.read import open_runs
+    from climatesuite.evaluate.memorisation import member_rows
+    from climatesuite.evaluate.protocol import timescale_of
+    from climatesuite.evaluate.report import write_scores
+    from climatesuite.export import open_ensemble
+
+    ensembles = {timescale_of(ds, str(path)): ds for path, ds in ((p, open_ensemble(p)) for p in args.predictions)}
+    training = open_runs(args.training).values() if args.training else ()
+    rows = member_rows(ensembles, training, open_runs(args.real).values(), decade_start=args.decade_start)
+    write_scores(args.out, rows)
+    print(structure_table(rows))
+    print(args.out)
+    return 0
+
+
+def structure_table(rows: list[dict[str, object]]) -> str:
+    """Rows of the structure table as text."""
+    lines = [f"{'':52s} {'':8s} {'members':>9s} {'real':>9s} {'from':>9s} {'to':>9s}"]
+    for row in rows:
+        values = (row[k] for k in ("value", "real_mean", "real_lo", "real_hi"))
+        shown = " ".join(f"{v:9.4f}" if isinstance(v, float) else f"{'-':>9s}" for v in values)
+        lines.append(
+            f"{row['name']!s:52s} {row['variable']!s:8s} {shown}{'  OUTSIDE' if row['inside'] is False else ''}"
+        )
+    return "\n".join(lines)
+
+
 def table(rows: list[dict[str, object]]) -> str:
     """The headline columns of the full period as text."""
     head = f"{'model':27s} {'variable':8s} {'timescale':9s} {'rmse':>8s} {'crps':>8s} {'/ floor':>8s} {'spread/skill':>12s}"

@@ -7,7 +7,7 @@ sqrt(2 (1 - pattern correlation)): 0 for a copy, sqrt(2) for fields without rela
 member of the same Earth system comes by chance (El Niño years resemble each other).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,15 @@ from climatesuite.errors import DataContractError
 from climatesuite.evaluate import diagnostics, structure
 from climatesuite.evaluate.kernels import Array
 from climatesuite.evaluate.protocol import timescale_of
-from climatesuite.evaluate.structure_table import Forced, check_alike, forced_fields, interval_row
+from climatesuite.evaluate.structure_table import (
+    Forced,
+    check_alike,
+    field_names,
+    forced_fields,
+    interval_row,
+    structure_table,
+)
+from climatesuite.harmonise.coarsen import to_year
 from climatesuite.harmonise.grids import cos_weights
 
 COPY_FRACTION = 0.5
@@ -101,7 +109,7 @@ def memorisation(
     """Distance of every sampled field to the nearest training field, and the same of held-out members.
 
     Members are read one at a time; the training fields are held once in float32 (months are compared with months of the same
-    name only). Yearly fields are the usual choice: independent enough for the p-value, and 1,000 of them take 14 MB.
+    name only). Yearly fields are the usual choice: independent enough for the p-value, and 1,000 of 48 x 72 cells take 14 MB.
 
     Args:
         sampled: Canonical Dataset ``(member, time, lat, lon)``; may be lazy.
@@ -123,6 +131,38 @@ def memorisation(
     ours = np.stack([pool.distances(a, month) for a, month in _departures([sampled], name, forced)])
     theirs = tuple(pool.distances(a, month) for a, month in _departures(unseen, name, forced))
     return Memorisation(name, scales[0], ours, theirs)
+
+
+def member_rows(
+    ensembles: Mapping[str, xr.Dataset],
+    training: Iterable[xr.Dataset],
+    held_out: xr.Dataset | Iterable[xr.Dataset],
+    *,
+    forced: Forced | None = None,
+    decade_start: int | None = None,
+) -> list[dict[str, Any]]:
+    """The structure table against all real members, and with training members the memorisation test of every variable.
+
+    Args:
+        ensembles: Canonical Datasets by timescale (decades take no part). Years are tested for memory, months where no years
+            are given.
+        training: Canonical runs of months; none leaves the memorisation test out.
+        held_out: Canonical runs of months with the members the sampler has never seen.
+        forced: See ``structure_table``; decade_start: too.
+
+    Raises:
+        DataContractError: As ``structure_table`` and :func:`memorisation`.
+    """
+    known, unseen = list(training), _listed(held_out, "held-out members")
+    rows = structure_table(ensembles, [*known, *unseen], forced=forced, decade_start=decade_start)
+    if known:
+        sampled = ensembles["year"] if "year" in ensembles else ensembles["month"]
+        names = field_names(sampled)
+        if "year" in ensembles:
+            known, unseen = ([to_year(_only(ds, names)) for ds in side] for side in (known, unseen))
+        for name in names:
+            rows += memorisation(sampled, known, unseen, name, forced=forced).rows()
+    return rows
 
 
 def nearest_distances(units: NDArray[np.float32], pool: NDArray[np.float32]) -> Array:
@@ -187,6 +227,11 @@ def _departures(
                 else field - response,
                 month,
             )
+
+
+def _only(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
+    """Fields and all coordinates, bounds among them; no forcings."""
+    return ds.drop_vars(set(ds.data_vars) - set(names))
 
 
 def _listed(given: xr.Dataset | Iterable[xr.Dataset], what: str) -> list[xr.Dataset]:

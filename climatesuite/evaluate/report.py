@@ -65,6 +65,7 @@ def write_report(
     about: Mapping[str, Any],
     gate: Sequence[Any] | None = None,
     known_truth: Mapping[str, Any] | None = None,
+    structure: Sequence[Mapping[str, Any]] = (),
     progress: bool = False,
 ) -> Path:
     """Write a self-contained HTML page: no script, no network, figures inside the file.
@@ -81,6 +82,7 @@ def write_report(
         gate: Checks as mappings or objects with name, value, limits (text, number or pair, None open) and passed.
         known_truth: For a synthetic world: by timescale the exact moments (``synthetic.true_moments``); values that are no
             Datasets are listed by name.
+        structure: Rows of ``memorisation.member_rows``.
         progress: Whether to show a bar on stderr.
 
     Returns:
@@ -99,6 +101,8 @@ def write_report(
     sections = [_scores_section(rows)] if rows else []
     if known_truth:
         sections.append(_known_section(opened, known_truth))
+    if structure:
+        sections.append(_structure_section(structure))
     common = colour_limits(opened, truth)
     for timescale, ds in tqdm(opened.items(), desc="drawing", unit="timescale", disable=not progress):
         sections.append(figures_section(timescale, ds, truth.get(timescale), common))
@@ -246,6 +250,28 @@ def _known_section(opened: Mapping[str, xr.Dataset], known: Mapping[str, Any]) -
     ]
     parts += [table(["", "value"], plain)] if plain else []
     return "known-truth", "Against the known truth", join(parts)
+
+
+def _structure_section(rows: Sequence[Mapping[str, Any]]) -> Section:
+    """Statistics of single members beside real ones, those outside the real interval in red."""
+    body = []
+    for row in rows:
+        low, high, inside = row["real_lo"], row["real_hi"], row["inside"]
+        between = "–" if low is None else f"{number(low)} to {number(high)}"
+        verdict = (
+            "–"
+            if inside is None
+            else tag("span", "inside" if inside else "OUTSIDE", class_="good" if inside else "bad")
+        )
+        units = "" if row["units"] == "1" else unit(row["units"])
+        body.append([f"{row['name']}, {row['variable']}", units, number(row["value"]), number(row["real_mean"]), between,
+                     verdict, row["M"], row["N"]])  # fmt: skip
+    head = ["", "unit", "members", "real members", "real interval", "", "M", "N"]
+    caption = (
+        "Structure that no score of a single cell and step sees. Mean over the ensemble's members beside the mean of real members "
+        "and their interval (± 2 standard deviations over members). Departures are from a parabola per cell and calendar month."
+    )
+    return "structure", "Structure of members", table(head, body, caption=caption)
 
 
 # ------------------------------------------------------------------------------------------------------------ about

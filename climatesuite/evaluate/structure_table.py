@@ -1,7 +1,7 @@
 """The structure table: statistics of an ensemble's members beside the interval of real members.
 
 Members are read one at a time, so memory is that of one member whatever the ensemble. Ensemble and real members are cut to the
-years they share, as several of the statistics depend on the length of a record.
+years they share, months and years each by themselves, as several of the statistics depend on the length of a record.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -45,6 +45,8 @@ _NAMES = (LAG1_LOCAL, LAG1_GLOBAL, SD_LOCAL, SD_GLOBAL, DECADE_SEAM, DECEMBER_SE
 Key = tuple[str, str]
 """Name of a statistic and its variable (``tas, pr`` for both)."""
 Values = dict[Key, float]
+Span = tuple[int, int]
+"""First and last year, both included."""
 Forced = Callable[[xr.Dataset], xr.Dataset]
 """Forced response ``(time, lat, lon)`` on the labels of a canonical Dataset, canonical units."""
 Row = dict[str, Any]
@@ -60,11 +62,11 @@ def structure_table(
     """Statistics of an ensemble's members beside real members, each taken about its own forced response.
 
     Yearly statistics come from sampled years where they are given, else from means of months; what needs months is left out
-    where there are none.
+    where there are none, and a timescale of which fewer than 10 years are shared.
 
     Args:
-        ensemble: Canonical Dataset ``(member, time, lat, lon)`` of months or years, or both by timescale (then members are
-            paired: month and year of one label are one sample). May be lazy.
+        ensemble: Canonical Dataset ``(member, time, lat, lon)`` of months or years, or both by timescale (then month and
+            year of one member label are one sample, as the cascade makes them). May be lazy.
         real_members: Canonical Datasets of months or years, of any scenarios, on the same grid.
         forced: Forced response of each Dataset given; by default a parabola per member, cell and calendar month.
         decade_start: First year of a decade; by default the ensemble's attribute, else its first year.
@@ -72,28 +74,23 @@ def structure_table(
     Returns:
         Rows ``name, variable, value`` (mean over the ensemble's members), ``real_mean, real_lo, real_hi`` (mean of the real
         members -+ 2 standard deviations over them; None where there are fewer than 2), ``inside`` (None without an
-        interval), ``units``, ``M``, ``N``. Zonal power is relative to the real mean. The mean of months against years has
+        interval), ``units``, ``M``, ``N`` members. Zonal power is relative to the real mean. The mean of months against years has
         limits 0 and 0.1, and its unit is the real members' yearly standard deviation.
 
     Raises:
-        DataContractError: If variables, units or grids differ, steps are missing, or fewer than 10 years are shared.
+        DataContractError: If variables, units or grids differ, steps are missing, or no timescale has 10 shared years.
     """
     ours = _by_timescale(ensemble)
     reals = [real_members] if isinstance(real_members, xr.Dataset) else list(real_members)
-    everything = [*ours.values(), *reals]
     if not reals:
         raise DataContractError(
             "structure table", "no real members", "2 or more", "give runs of the Earth system model"
         )
-    check_alike(everything, "structure table")
-    first, last = _common_years(everything)
+    check_alike([*ours.values(), *reals], "structure table")
+    spans = _spans(ours, reals)
     start = _decade_start(ours) if decade_start is None else decade_start
-    sampled = list(_statistics({t: _cut(ds, first, last) for t, ds in ours.items()}, forced, start))
-    real = [
-        values
-        for ds in reals
-        for values in _statistics({timescale_of(ds, "real members"): _cut(ds, first, last)}, forced, start)
-    ]
+    sampled = _values(ours, spans, forced, start)
+    real = [each for ds in reals for each in _values({timescale_of(ds, "real members"): ds}, spans, forced, start)]
     return _rows(sampled, real)
 
 
@@ -143,9 +140,12 @@ class _Side:
         """The same in years, for the means of its months; holds no fields of members."""
         if self.month is None:
             return self
-        days = self.days
-        forced = None if self.forced is None else {n: structure.yearly_means(f, days) for n, f in self.forced.items()}
+        forced = None if self.forced is None else self.means(self.forced)
         return _Side(self.ds, forced, self.year[:: structure.MONTHS], None, self.weights)
+
+    def means(self, fields: Mapping[str, Array]) -> dict[str, Array]:
+        """Yearly means of fields of months."""
+        return {name: structure.yearly_means(field, self.days) for name, field in fields.items()}
 
     @property
     def days(self) -> Array:
@@ -153,30 +153,44 @@ class _Side:
         return np.asarray(self.ds["days"].values, dtype=np.float64)
 
 
-def _statistics(by_timescale: Mapping[str, xr.Dataset], forced: Forced | None, decade_start: int) -> Iterator[Values]:
-    """Statistics of each member in turn."""
-    sides = {t: _Side.of(ds, forced) for t, ds in by_timescale.items()}
-    months, years = sides.get("month"), sides.get("year")
-    if months is None or years is None:
-        side = next(iter(sides.values()))
-        yearly = side.yearly()
-        box = structure.nino34_weights(side.ds)
-        for fields in side.members():
-            means = fields if side.month is None else _means(fields, side)
-            values = _of_years(yearly, means, decade_start)
-            yield values if side.month is None else values | _of_months(side, fields, box)
-        return
-    box = structure.nino34_weights(months.ds)
-    for monthly, annual in zip(months.members(), years.members(), strict=True):
-        gaps: Values = {
-            (COHERENCE, n): structure.mean_square_gap(monthly[n], annual[n], months.days, months.weights)
-            for n in annual
+def _values(
+    by_timescale: Mapping[str, xr.Dataset], spans: Mapping[str, Span], forced: Forced | None, decade_start: int
+) -> list[Values]:
+    """Statistics of every member: of its years (sampled, else means of months), of its months, of both together."""
+    months, years = by_timescale.get("month"), by_timescale.get("year")
+    annual, passes = years if years is not None else months, []
+    if annual is not None and "year" in spans:
+        passes.append(_year_pass(_Side.of(_cut(annual, spans["year"]), forced), decade_start))
+    if months is not None and "month" in spans:
+        passes.append(_month_pass(_Side.of(_cut(months, spans["month"]), forced)))
+    if months is not None and years is not None and "year" in spans:
+        first, last = _common_years([months, years])
+        shared = np.intersect1d(months["member"].values, years["member"].values)
+        if first <= last and shared.size:
+            pair = (_Side.of(_cut(ds, (first, last)).sel(member=shared), None) for ds in (months, years))
+            passes.append(_gap_pass(*pair))
+    return [values for each in passes for values in each]
+
+
+def _year_pass(side: _Side, decade_start: int) -> Iterator[Values]:
+    yearly = side.yearly()
+    for fields in side.members():
+        yield _of_years(yearly, fields if side.month is None else side.means(fields), decade_start)
+
+
+def _month_pass(side: _Side) -> Iterator[Values]:
+    box = structure.nino34_weights(side.ds)
+    for fields in side.members():
+        yield _of_months(side, fields, box)
+
+
+def _gap_pass(months: _Side, years: _Side) -> Iterator[Values]:
+    """Mean squares of sampled years minus the means of their months."""
+    for sampled, annual in zip(months.members(), years.members(), strict=True):
+        yield {
+            (COHERENCE, n): structure.mean_square_gap(field, annual[n], months.days, months.weights)
+            for n, field in sampled.items()
         }
-        yield _of_years(years, annual, decade_start) | _of_months(months, monthly, box) | gaps
-
-
-def _means(fields: Mapping[str, Array], side: _Side) -> dict[str, Array]:
-    return {name: structure.yearly_means(field, side.days) for name, field in fields.items()}
 
 
 def _of_years(side: _Side, fields: Mapping[str, Array], decade_start: int) -> Values:
@@ -220,20 +234,23 @@ def _negative(label: str, fields: Mapping[str, Array]) -> Values:
 def _rows(sampled: list[Values], real: list[Values]) -> list[Row]:
     """One row a statistic of the sampled members, in the order of the names above."""
     rows = []
-    for key in sorted(sampled[0], key=_place):
+    for key in sorted(dict.fromkeys(key for values in sampled for key in values), key=_place):
         name, variable = key
-        value = float(np.mean([values[key] for values in sampled]))
-        known = np.array([values[key] for values in real if key in values])
-        if name == COHERENCE:  # collected as a mean square
-            value = float(np.sqrt(value) / np.mean([values[SD_LOCAL, variable] for values in real]))
-            row = interval_row(name, variable, value, np.zeros(1))  # real years are the means of their months
-            row |= {"real_lo": 0.0, "real_hi": COHERENCE_LIMIT, "inside": value <= COHERENCE_LIMIT}
+        found, known = _collected(sampled, key), _collected(real, key)
+        if name == COHERENCE:  # collected as a mean square; real years are the means of their months
+            known = _collected(real, (SD_LOCAL, variable))
+            row = interval_row(name, variable, float(np.sqrt(found.mean()) / known.mean()), np.zeros(1))
+            row |= {"real_lo": 0.0, "real_hi": COHERENCE_LIMIT, "inside": row["value"] <= COHERENCE_LIMIT}
         else:
             scale = float(known.mean()) if name.startswith(_POWER) and known.size else 1.0
-            row = interval_row(name, variable, value / scale, known / scale)
+            row = interval_row(name, variable, float(found.mean()) / scale, known / scale)
         units = VARIABLES[variable].score_units if name in _IN_UNITS else "1"
-        rows.append(row | {"units": units, "M": len(sampled), "N": len(real)})
+        rows.append(row | {"units": units, "M": found.size, "N": known.size})
     return rows
+
+
+def _collected(members: list[Values], key: Key) -> Array:
+    return np.array([values[key] for values in members if key in values])
 
 
 def interval_row(name: str, variable: str, value: float, real: Array) -> Row:
@@ -273,11 +290,6 @@ def _by_timescale(ensemble: xr.Dataset | Mapping[str, xr.Dataset]) -> dict[str, 
     kept = {t: ds for t, ds in found.items() if t != "decade"}
     if not kept:
         raise DataContractError("structure table", f"timescales {sorted(found)}", "months or years", "sample them")
-    if len(kept) == 2 and not np.array_equal(kept["month"]["member"].values, kept["year"]["member"].values):
-        raise DataContractError(
-            "structure table", "other members in months than in years", "the same, from one run of the cascade",
-            "give one of them only",
-        )  # fmt: skip
     return kept
 
 
@@ -307,24 +319,37 @@ def check_alike(datasets: Sequence[xr.Dataset], who: str) -> None:
             raise DataContractError(subject, "missing, repeated or unsorted steps", "every step once", "sort or fill")
 
 
-def _common_years(datasets: list[xr.Dataset]) -> tuple[int, int]:
-    """First and last whole year that all have."""
+def _spans(ours: Mapping[str, xr.Dataset], reals: Sequence[xr.Dataset]) -> dict[str, Span]:
+    """The whole years shared by ensemble and real members, for each timescale whose record is long enough.
+
+    Raises:
+        DataContractError: If none is.
+    """
+    with_months = [ds for ds in reals if "month" in ds.coords]
+    shared = {"year": _common_years([ours["year"] if "year" in ours else ours["month"], *reals])}
+    if "month" in ours:
+        shared["month"] = _common_years([ours["month"], *with_months])
+    spans = {t: (first, last) for t, (first, last) in shared.items() if last - first + 1 >= MIN_YEARS}
+    if not spans:
+        longest = max(last - first + 1 for first, last in shared.values())
+        found = f"{max(0, longest)} whole years shared"
+        raise DataContractError("structure table", found, f"{MIN_YEARS} or more", "give longer records of equal years")
+    return spans
+
+
+def _common_years(datasets: Sequence[xr.Dataset]) -> Span:
+    """First and last whole year that all have; the last before the first if there is none."""
     spans = []
     for ds in datasets:
         year = np.asarray(ds["year"].values, dtype=np.int64)
         month = np.asarray(ds["month"].values) if "month" in ds.coords else None
-        late_start, early_end = (0, 0) if month is None else (int(month[0] != 1), int(month[-1] != structure.MONTHS))
-        spans.append((int(year[0]) + late_start, int(year[-1]) - early_end))
-    first, last = max(span[0] for span in spans), min(span[1] for span in spans)
-    if last - first + 1 < MIN_YEARS:
-        found = f"{max(0, last - first + 1)} whole years shared"
-        raise DataContractError("structure table", found, f"{MIN_YEARS} or more", "give longer records of equal years")
-    return first, last
+        late_start, early_end = (0, 0) if month is None else (month[0] != 1, month[-1] != structure.MONTHS)
+        spans.append((int(year[0]) + int(late_start), int(year[-1]) - int(early_end)))
+    return max(first for first, _ in spans), min(last for _, last in spans)
 
 
-def _cut(ds: xr.Dataset, first: int, last: int) -> xr.Dataset:
-    year = np.asarray(ds["year"].values)
-    begin, end = np.searchsorted(year, [first, last + 1])
+def _cut(ds: xr.Dataset, span: Span) -> xr.Dataset:
+    begin, end = np.searchsorted(np.asarray(ds["year"].values), [span[0], span[1] + 1])
     return ds.isel(time=slice(int(begin), int(end)))
 
 

@@ -257,11 +257,11 @@ class GlobalMean:
 
     def evaluate(self, forcing: xr.Dataset) -> xr.DataArray:
         """Annual global means in K, dim ``year``, of a forcing Dataset from 1850 (see ``COMPONENTS``)."""
-        warming = _unscaled(self.layers, [_components(forcing)], self.aerosol_scale)[0]
+        warming = _warmings(self.layers, [_components(forcing)], self.aerosol_scale)[0]
         return xr.DataArray(self.offset + self.gain * warming, {"year": forcing["year"].values}, ("year",))
 
 
-def _unscaled(layers: ThreeLayer, parts: list[dict[str, Array]], aerosol_scale: float) -> list[Array]:
+def _warmings(layers: ThreeLayer, parts: list[dict[str, Array]], aerosol_scale: float) -> list[Array]:
     """T1 of several scenarios, ``(year)`` each."""
     length = max(p["co2"].size for p in parts)
     total = np.zeros((len(parts), length))
@@ -367,7 +367,7 @@ def _fit_one(layers: ThreeLayer, targets: list[_Target], has_aerosol: bool) -> G
     observed = np.concatenate([t.blocks for t in targets])
 
     def line(aerosol_scale: float) -> tuple[float, float, float]:
-        warming = _unscaled(layers, [t.parts for t in targets], aerosol_scale)
+        warming = _warmings(layers, [t.parts for t in targets], aerosol_scale)
         x = np.concatenate([t.cut(w) for t, w in zip(targets, warming, strict=True)])
         dx, dy = x - x.mean(), observed - observed.mean()
         weight = (BLOCK_SD_K / GAIN_SD) ** 2  # of the prior: gain 1 +- GAIN_SD

@@ -2,20 +2,23 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
 from climatesuite.archive.synthetic import spec_of, true_moments
 from climatesuite.conventions import VARIABLES
 from climatesuite.evaluate.known_truth import against_moments
+from climatesuite.evaluate.memorisation import member_rows
 from climatesuite.evaluate.report import write_report, write_scores
 from climatesuite.evaluate.report_figures import overview
 from climatesuite.evaluate.scoring import Prediction, anomaly_base, fit_baselines, score_datasets
+from climatesuite.evaluate.structure_table import MIN_YEARS
 from climatesuite.export import open_ensemble
 from climatesuite.forcing.response import annual_predictor
 from climatesuite.store.open import only, open_run
@@ -150,5 +153,19 @@ def report(
     title = f"{data.source_id} under {test}: {', '.join(VARIABLES[v].long_name.lower() for v in data.variables)}"
     return write_report(
         page, title=title, rows=rows, ensembles=ensembles, truth=truth, about=about,
-        gate=list(checks) or None, known_truth=known, progress=work.progress,
+        gate=list(checks) or None, known_truth=known, structure=structure(work, ensembles), progress=work.progress,
     )  # fmt: skip
+
+
+def structure(work: Workspace, ensembles: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
+    """Members held against all real ones, kept in ``structure.json``; nothing where the records are too short for it."""
+    data, names = work.config.data, list(work.config.data.variables)
+    ensembles = {t: ds for t, ds in ensembles.items() if t != "decade"}
+    if not any(np.unique(ds.year).size >= MIN_YEARS for ds in ensembles.values()):
+        log.info("no structure table: it needs %d sampled years or more", MIN_YEARS)
+        return []
+    training = [only(work.scenario(e, m), names).load() for e, m in data.train.items()]
+    held_out = [only(work.scenario(e, m), names).load() for e, m in data.test.items()]
+    rows = member_rows(ensembles, training, held_out, decade_start=data.decade_start)
+    write_scores(work.folder / "structure.json", rows)
+    return rows

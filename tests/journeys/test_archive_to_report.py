@@ -25,6 +25,7 @@ from worlds.small import CONTENT
 FILES = (
     "report.html",
     "scores.json",
+    "structure.json",
     "ensemble_decadal.nc",
     "ensemble_yearly.nc",
     "ensemble_monthly.nc",

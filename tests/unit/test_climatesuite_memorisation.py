@@ -8,7 +8,8 @@ import xarray as xr
 
 from climatesuite.archive.read import open_runs
 from climatesuite.errors import DataContractError
-from climatesuite.evaluate.memorisation import Memorisation, memorisation, nearest_distances
+from climatesuite.evaluate import structure
+from climatesuite.evaluate.memorisation import Memorisation, member_rows, memorisation, nearest_distances
 from climatesuite.harmonise.coarsen import to_year
 from worlds.fake_ensemble import fake_ensemble
 
@@ -96,6 +97,20 @@ def test_a_forced_response_given_is_taken_off(training, held_out):
     assert memorisation(world(10, 3), training, held_out, "tas", forced=lambda ds: mean).passed
 
 
+def test_all_rows_of_members_are_the_structure_table_and_the_memorisation_test():
+    def runs(seed):
+        return fake_ensemble("month", ("r1i1p1f1", "r2i1p1f1"), (2015, 2034), (6, 9), seed=seed)
+
+    ensembles = {t: fake_ensemble(t, range(3), (2015, 2034), (6, 9), seed=5) for t in ("year", "month", "decade")}
+    rows = member_rows(ensembles, [runs(1), runs(2)], runs(3))
+    names = [row["name"] for row in rows]
+    assert names.count("copies among years") == 2 and "December-January seam" in names
+    assert {row["N"] for row in rows if row["name"] == "lag-1 of years, local"} == {6}
+    months = member_rows({"month": ensembles["month"]}, [runs(1)], runs(3))
+    assert "copies among months" in [row["name"] for row in months]
+    assert not [row for row in member_rows(ensembles, [], runs(3)) if "copies" in row["name"]]
+
+
 def test_what_cannot_be_compared_is_refused(training, held_out):
     with pytest.raises(DataContractError, match="no held-out members"):
         memorisation(held_out, training, [], "tas")
@@ -127,3 +142,9 @@ def test_a_real_member_passes_and_a_copied_training_member_fails(climate_data):
     assert honest.passed and np.median(honest.sampled) == pytest.approx(np.median(honest.held_out[0]), rel=0.05)
     copied = memorisation(runs["ssp126"].isel(member=slice(0, 1)), training, test, "tas")
     assert not copied.passed and copied.copies == 1.0
+    own, donor = (np.asarray(ds.tas[0].values, dtype=np.float64) for ds in (test, runs["ssp585"]))
+    drawn = np.random.default_rng(0).integers(0, len(donor), len(donor))
+    shuffled = own - structure.departures(own, 1) + structure.departures(donor, 1)[drawn]
+    one = test.isel(member=slice(0, 1))
+    resampled = memorisation(one.assign(tas=one.tas.copy(data=shuffled[None])), training, test, "tas")
+    assert not resampled.passed and resampled.p_value < 1e-10  # a new trend was fitted, yet the fields are found

@@ -190,6 +190,16 @@ def test_known_truth_is_compared_by_timescale_or_listed(tmp_path):
     assert "Against the known truth" in html and "spread ÷ true spread" in html and "sensitivity (K)" in html
 
 
+def test_structure_of_members_is_a_table_that_names_what_lies_outside(tmp_path):
+    row = {"name": "decade seam", "variable": "tas", "value": 2.5, "real_mean": 1.0, "real_lo": 0.8, "real_hi": 1.2,
+           "inside": False, "units": "1", "M": 8, "N": 9}  # fmt: skip
+    open_ended = {**row, "name": "copies among years", "real_mean": None, "inside": True}
+    html = write(tmp_path, structure=[row, open_ended])
+    assert "Structure of members" in html and "decade seam, tas" in html and "0.800 to 1.200" in html
+    assert html.count("OUTSIDE") == 1
+    assert "Structure of members" not in write(tmp_path)
+
+
 def test_title_and_command_are_escaped(tmp_path):
     html = write(tmp_path, title="a < b & c", about={"command": "x <y> && z"}, rows=[], scales=[])
     assert "<h1>a &lt; b &amp; c</h1>" in html and "<pre>x &lt;y&gt; &amp;&amp; z</pre>" in html

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from climatesuite.__main__ import main
 from climatesuite.archive.read import open_runs
 from climatesuite.archive.synthetic import write_archive
 from climatesuite.errors import DataContractError
@@ -311,6 +312,17 @@ def test_files_are_scored_as_the_datasets_in_them(files):
     assert got == expected
     ours = row_of(got, "copy")
     assert ours["rmse"] == pytest.approx(0.0, abs=1e-4) and ours["seed"] == 3 and ours["scenario"] == "ssp370"
+
+
+def test_the_command_structure_finds_the_copied_run_and_no_other(files, tmp_path, capsys):
+    real, training = ([str(p) for p in files.cmip(*which)] for which in (("ssp370",), ("ssp126", "ssp585")))
+    for seen, copies in ((training, 0.0), (real, 1.0)):
+        command = ["structure", *map(str, files.ensembles.values()), "--real", *(training if seen is real else real)]
+        assert main([*command, "--training", *seen, "--out", str(tmp_path / "structure.json")]) == 0
+        rows = {(r["name"], r["variable"]): r for r in json.loads((tmp_path / "structure.json").read_text())}
+        assert rows["copies among years", "tas"]["value"] == copies
+        assert rows["lag-1 of years, local", "pr"]["N"] == 6
+        assert ("OUTSIDE" in capsys.readouterr().out) is (seen is real)
 
 
 def test_runs_that_are_open_already_are_taken_as_they_are(files):
