@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-SCHEMA = 2
+SCHEMA = 3
 KEYS = ("config", "codec", "gains", "couplings", "weights", "provenance")
 
 

@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from climatesuite.conventions import VARIABLES
+from climatesuite.conventions import FORCINGS, VARIABLES
 from climatesuite.errors import DataContractError
 from climatesuite.forcing.response import ForcedResponse, annual_predictor, fit_response
 from climatesuite.harmonise.grids import area_weights
@@ -56,6 +56,7 @@ class FieldCodec:
         scales: Root-mean-square monthly departure of each variable (canonical unit); fixes the order of variables too.
         forcing_mean: Training mean of each forcing, per pooled cell (lat, lon), canonical unit; fixes the order of forcings.
         forcing_scale: Root-mean-square departure from it, one number a forcing.
+        forcing_range: Smallest and largest monthly mean over the pooled cells in training, canonical unit.
         grid: Grid of the fields.
         forcing_pooling: Forcings are seen as area means of blocks of this edge.
     """
@@ -64,6 +65,7 @@ class FieldCodec:
     scales: Mapping[str, float]
     forcing_mean: Mapping[str, np.ndarray]
     forcing_scale: Mapping[str, float]
+    forcing_range: Mapping[str, tuple[float, float]]
     grid: Grid
     forcing_pooling: int
 
@@ -97,8 +99,8 @@ class FieldCodec:
                     squares[v] += float((departure**2 * weights).mean())
                 count += 1
         scales = {v: float(np.sqrt(s / count)) for v, s in squares.items()}
-        mean, scale = measure_forcings(scenarios, forcings, grid, forcing_pooling)
-        return cls(response, scales, mean, scale, grid, forcing_pooling)
+        mean, scale, limits = measure_forcings(scenarios, forcings, grid, forcing_pooling)
+        return cls(response, scales, mean, scale, limits, grid, forcing_pooling)
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -152,6 +154,20 @@ class FieldCodec:
         weights = (days / days.sum(1, keepdim=True))[:, :, None, None, None]
         return ForcingSeries(int(month.year.values[0]), (months * weights).sum(1), months, days.sum(1))
 
+    def beyond_training(self, month: xr.Dataset) -> list[str]:
+        """One sentence for each forcing that leaves the range seen in training by a tenth of it or more."""
+        level = pool_forcings(month, self.forcings, self.grid, self.forcing_pooling).mean((2, 3))
+        said = []
+        for i, name in enumerate(self.forcings):
+            low, high = self.forcing_range[name]
+            found, room = (float(level[:, i].min()), float(level[:, i].max())), 0.1 * (high - low)
+            if found[0] < low - room or found[1] > high + room:
+                said.append(
+                    f"{name} runs from {found[0]:.4g} to {found[1]:.4g} {FORCINGS[name].units}, trained on {low:.4g} to "
+                    f"{high:.4g}: the ensemble extrapolates (is the file in the unit and accounting of the training forcings?)"
+                )
+        return said
+
     def predictor(self, month: xr.Dataset) -> xr.DataArray:
         """Annual predictor of the forced response from monthly forcings."""
         return annual_predictor(month, self.response.predictor).compute()
@@ -167,6 +183,7 @@ class FieldCodec:
             "scales": dict(self.scales),
             "forcing_mean": {f: torch.from_numpy(np.asarray(a)) for f, a in self.forcing_mean.items()},
             "forcing_scale": dict(self.forcing_scale),
+            "forcing_range": {f: list(r) for f, r in self.forcing_range.items()},
             "grid": {k: torch.tensor(getattr(self.grid, k), dtype=torch.float64) for k in Grid.__dataclass_fields__},
             "forcing_pooling": self.forcing_pooling,
         }
@@ -192,7 +209,8 @@ class FieldCodec:
             fields("intercept", ""), fields("slope", " per Gt"), data["calendar"], data["predictor"]
         )
         means = {f: a.numpy() for f, a in data["forcing_mean"].items()}
-        return cls(response, data["scales"], means, data["forcing_scale"], grid, data["forcing_pooling"])
+        limits = {f: (r[0], r[1]) for f, r in data["forcing_range"].items()}
+        return cls(response, data["scales"], means, data["forcing_scale"], limits, grid, data["forcing_pooling"])
 
     def _scale(self) -> Tensor:
         return torch.tensor([self.scales[v] for v in self.variables], dtype=torch.float32).reshape(-1, 1, 1, 1)
@@ -225,10 +243,12 @@ def pool_forcings(month: xr.Dataset, names: Sequence[str], grid: Grid, factor: i
 
 def measure_forcings(
     scenarios: Mapping[str, xr.Dataset], names: Sequence[str], grid: Grid, factor: int
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Training mean (per pooled cell) and root-mean-square departure of each forcing, over all scenarios and months."""
+) -> tuple[dict[str, np.ndarray], dict[str, float], dict[str, tuple[float, float]]]:
+    """Training mean (per pooled cell), root-mean-square departure and range of the map's mean of each forcing."""
     pooled = torch.cat([pool_forcings(ds, names, grid, factor) for ds in scenarios.values()])
     mean = pooled.mean(0)
     scale = (pooled - mean).square().mean((0, 2, 3)).sqrt()
     safe = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return {f: mean[i].numpy() for i, f in enumerate(names)}, {f: float(safe[i]) for i, f in enumerate(names)}
+    level = pooled.mean((2, 3))
+    limits = {f: (float(level[:, i].min()), float(level[:, i].max())) for i, f in enumerate(names)}
+    return {f: mean[i].numpy() for i, f in enumerate(names)}, {f: float(safe[i]) for i, f in enumerate(names)}, limits

@@ -81,6 +81,12 @@ class NetworkConfig:
     forcing_patch: int = 6
     mlp_ratio: int = 4
 
+    def __post_init__(self) -> None:
+        _require(
+            self.heads > 0 and self.width % (2 * self.heads) == 0,
+            f"network.heads {self.heads} does not divide width {self.width} into even parts; choose another",
+        )
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -139,6 +145,10 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         unknown = sorted(set(self.members) - {"decade", "year", "month"})
         _require(not unknown, f"sampling.members: {unknown} unknown; expected decade, year, month")
+        _require(
+            self.month_years[0] <= self.month_years[1],
+            f"sampling.month_years {list(self.month_years)}: the first year comes first",
+        )
         _require(all(n >= 2 for n in self.members.values()), "sampling.members: an ensemble needs at least 2 members")
         known = ("euler", "midpoint", "heun", "adams_bashforth", "runge_kutta")
         _require(

@@ -94,13 +94,18 @@ def _plume(ds: xr.Dataset, truth: xr.Dataset | None, name: str, timescale: str) 
         note = f" Months from {first} on are drawn."
     span = f"{base[0]}–{base[1] + (9 if timescale == 'decade' else 0)}"
     axes = plots.plume(
-        diagnostics.plume(ours), theirs, title=f"Global mean {name}, {timescale}", size=size,
+        diagnostics.plume(ours), theirs, title=f"Global mean {name}, {timescale}{_source(ds)}", size=size,
         ylabel=f"departure from {span}, {plots.unit_text(units)}",
     )  # fmt: skip
     whose = "the truth's" if truth is not None else "the ensemble's"
     of_month = " of each calendar month" if timescale == "month" else ""
     caption = f"Departure of the global mean from {whose} mean{of_month} in {span}, {size} members.{note}"
     return Drawn(plots.png(axes), f"Plume of global mean {name} with truth members", caption)
+
+
+def _source(ds: xr.Dataset) -> str:
+    source = ds.attrs.get("source_id")
+    return f", {source}" if source else ""
 
 
 def _comparisons(
@@ -147,7 +152,9 @@ def _change_figures(ours: xr.Dataset, theirs: xr.Dataset, name: str, limit: floa
     label = f"{_years(maps, 'last')} minus {_years(maps, 'first')}, {plots.unit_text(VARIABLES[name].score_units)}"
     cmap = plots.DIVERGING.get(name, "RdBu_r")
     for key, who, ds in (("truth_change", "truth", theirs), ("change", "emulator", ours)):
-        axes = plots.draw_map(maps[key], f"Change of {name}, {who}", cmap=cmap, limits=(-limit, limit), label=label)
+        axes = plots.draw_map(
+            maps[key], f"Change of {name}, {who}{_source(ds)}", cmap=cmap, limits=(-limit, limit), label=label
+        )
         size = ds.sizes["member"]
         caption = f"Mean of {size} {who} members." if size > 1 else f"One {who} member."
         yield Drawn(plots.png(axes), f"Map of the change of {name}, {who}", caption)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from climatesuite.conventions import FORCINGS
 from climatesuite.errors import DataContractError
 from climatesuite.harmonise.calendars import canonical_calendar, time_coords
-from climatesuite.harmonise.grids import grid_coords, order_axis, regrid
+from climatesuite.harmonise.grids import grid_coords, is_global, order_axis, regrid
 from climatesuite.harmonise.units import to_canonical
 
 NOISE = 1e-20
@@ -97,7 +97,14 @@ def open_forcings(
         }  # fmt: skip
     coords = time_coords(steps.years, "month", str(attrs["calendar"]))
     out = xr.Dataset({n: f.variable for n, f in fields.items()}, {**coords, **axes}, attrs)
-    return regrid(out, grid) if grid is not None and axes else out
+    if grid is None or not axes:
+        return out
+    if is_global(grid) and not is_global(out):
+        span = f"latitudes {float(out.lat_bnds.min()):g} to {float(out.lat_bnds.max()):g}"
+        raise DataContractError(
+            f"forcings of {stated} in {file.name}", span, "maps that cover the globe", "give global maps"
+        )
+    return regrid(out, grid)
 
 
 def _open(file: Path) -> xr.Dataset:

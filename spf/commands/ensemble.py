@@ -146,5 +146,6 @@ def _attributes(emulator: Emulator, template: xr.Dataset, sampling: SamplingConf
         "seed": sampling.seed,
         "solver": f"{sampling.solver}, {sampling.n_steps} steps a stage, shift {sampling.shift}",
         "precision": emulator.precision,
-        "comment": "Windows are drawn independently given their parents: persistence across their borders is not represented.",
+        "comment": "Windows are drawn independently given their parents: persistence across their borders is not represented. "
+        "Negative precipitation is set to zero.",
     }

@@ -9,7 +9,6 @@ from spf.commands.outcome import judge, report, score
 from spf.commands.steps import hardware, ingest, sample, train
 from spf.commands.workspace import open_workspace
 from spf.config import SamplingConfig, load_config
-from spf.learning.train import native_precision
 from spf.sampling.emulator import Emulator
 
 log = logging.getLogger("spf")
@@ -64,8 +63,7 @@ def sample_file(
     out: Path,
 ) -> int:
     """An ensemble from a checkpoint and a forcing file."""
-    precision = native_precision()
-    emulator = Emulator.load(checkpoint, precision)
+    emulator = Emulator.load(checkpoint)
     drivers = emulator.open_forcings(forcings)
     covered = years or (int(drivers.year.values[0]), int(drivers.year.values[-1]))
     how = SamplingConfig(n_steps=steps, seed=seed)

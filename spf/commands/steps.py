@@ -20,7 +20,6 @@ from spf.commands.ensemble import drawn_by, predict_minutes, write_ensemble
 from spf.commands.workspace import Workspace
 from spf.learning.data import open_training_runs
 from spf.learning.learn import learn
-from spf.learning.train import precision_of
 from spf.sampling.emulator import Emulator
 
 log = logging.getLogger("spf")
@@ -70,12 +69,18 @@ def train(work: Workspace) -> None:
 def provenance(work: Workspace, scenarios: dict[str, xr.Dataset]) -> dict[str, Any]:
     """What a checkpoint and its ensembles say about where they come from."""
     config, store = work.config, read_provenance(work.store)
+
+    def is_training(name: str) -> bool:
+        return any(f"_{e}_" in name or name == f"inputs_{e}.nc" for e in config.data.train)
+
     return {
         "source_id": config.data.source_id,
         "training_members": {e: list(map(str, ds.member.values)) for e, ds in scenarios.items()},
         "training_years": [config.data.years[0], config.data.years[1]],
         "license": "; ".join(store["licenses"]),
-        "source_files": [{"name": f["name"], "sha256": f["sha256"]} for f in store["sources"]],
+        "source_files": [
+            {"name": f["name"], "sha256": f["sha256"]} for f in store["sources"] if is_training(f["name"])
+        ],
         "version": __version__,
         "torch": str(torch.__version__),
         "hardware": hardware(),
@@ -98,7 +103,7 @@ def hardware() -> str:
 def sample(work: Workspace) -> dict[str, float]:
     """Draw the ensembles of the test scenario that are not there yet; seconds by timescale, kept in ``sampling.json``."""
     config, seconds = work.config, _read_seconds(work)
-    emulator = Emulator.load(work.checkpoint, precision_of(config.training))
+    emulator = Emulator.load(work.checkpoint)
     scenario = work.test_scenario()
     forcings = only(open_run(work.store, config.data.source_id, scenario, "month"), config.data.forcings).load()
     for timescale, members in config.sampling.members.items():

@@ -7,10 +7,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -18,28 +17,10 @@ from tqdm import tqdm
 from spf.config import TrainingConfig
 from spf.learning.data import Batch, WindowStream
 from spf.learning.module import FlowModule
+from spf.precision import precision_of
 
 SNAPSHOT = "snapshot.ckpt"
 SNAPSHOT_SECONDS = 120.0
-
-
-Precision = Literal["bf16-mixed", "32-true"]
-
-
-def native_precision() -> Precision:
-    """``bf16-mixed`` where the machine multiplies bf16 natively (CUDA, or a CPU that says so), otherwise ``32-true``."""
-    if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
-    return "bf16-mixed" if "avx512_bf16" in flags or "amx_bf16" in flags else "32-true"
-
-
-def precision_of(config: TrainingConfig) -> Precision:
-    """The precision that a configuration means on this machine."""
-    if config.precision == "auto":
-        return native_precision()
-    return "bf16-mixed" if config.precision == "bf16-mixed" else "32-true"
 
 
 class Windowing(L.LightningDataModule):
@@ -148,7 +129,7 @@ def fit(
         Steps, seconds and precision of the training.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    precision = precision_of(config)
+    precision = precision_of(config.precision)
     budget = Budget(config, folder, progress)
     snapshot = folder / SNAPSHOT
     with quiet_lightning():

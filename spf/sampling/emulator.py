@@ -1,5 +1,6 @@
 """A trained emulator: forcings in, a calibrated ensemble of named fields out."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from spf.codec import FieldCodec
 from spf.config import NetworkConfig, SamplingConfig, from_dict
 from spf.interfaces import Condition
 from spf.network.backbone import Backbone
+from spf.precision import precision_of
 from spf.pyramid.noise import SeededNoise
 from spf.pyramid.prior import coupling_from_dict
 from spf.pyramid.spec import TIMESCALES, PyramidSpec, Stage
@@ -25,8 +27,10 @@ from spf.pyramid.windows import ForcingSeries, calendar_ids
 from spf.sampling.plan import Plan, plan_windows
 from spf.sampling.sampler import Steps, Windows, cascade
 
+log = logging.getLogger("spf")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Emulator:
     """Draws members of any scenario at any timescale, directly.
 
@@ -49,8 +53,8 @@ class Emulator:
     precision: str = "32-true"
 
     @classmethod
-    def load(cls, path: str | Path, precision: str = "32-true") -> "Emulator":
-        """Read a checkpoint.
+    def load(cls, path: str | Path) -> "Emulator":
+        """Read a checkpoint; the network runs in the precision of its training, as far as this machine has it.
 
         Raises:
             FileNotFoundError: If there is none.
@@ -62,7 +66,12 @@ class Emulator:
         backbone.eval()
         codec = FieldCodec.from_dict(content["codec"])
         start = int(content["config"]["data"]["decade_start"])
+        precision = precision_of(content["config"]["training"]["precision"])
         return cls(backbone, codec, content["gains"], start, content["provenance"], checkpoint.sha256(path), precision)
+
+    def __repr__(self) -> str:
+        known, members = self.provenance, {e: len(m) for e, m in self.provenance["training_members"].items()}
+        return f"Emulator of {known['source_id']} {', '.join(self.codec.variables)}, trained on {members}, {self.precision}"
 
     def open_forcings(self, path: str | Path) -> xr.Dataset:
         """Forcings of a scenario from a file in ClimateBench's input layout, on this emulator's grid and calendar.
@@ -121,6 +130,8 @@ class Emulator:
         ``on_step`` is told how many windows a finished network call held; a member has `windows_per_member` of them.
         """
         how = sampling or SamplingConfig()
+        for warning in self.codec.beyond_training(forcings):
+            log.warning("%s", warning)
         series, plan = self._prepare(forcings, timescale, years)
         forced = self.codec.forced(self.codec.predictor(forcings), timescale, plan.labels)
         frame = self.template(forcings, timescale, years)

@@ -216,3 +216,16 @@ def test_the_shared_forcings_are_read_onto_the_models_grid(climate_data):
     totals = [(f * w).sum((1, 2)) for f, w in zip((raw, ds.SO2.values.astype(np.float64)), weights, strict=True)]
     assert totals[1] == pytest.approx(totals[0], rel=1e-6)
     assert ds.SO2.min() >= 0 and ds.sizes["time"] == 1020 and ds.attrs["calendar"] == "noleap"
+
+
+def test_maps_of_half_the_globe_are_refused(tmp_path):
+    from climatesuite.archive.synthetic import write_archive
+    from climatesuite.harmonise.grids import target_grid
+
+    write_archive(tmp_path, experiments={"ssp126": 1}, years=(2015, 2016), grid=(6, 8))
+    path = tmp_path / "forcings/inputs_ssp126.nc"
+    with xr.open_dataset(path, decode_times=False) as ds:
+        half = ds.isel(latitude=slice(0, 3)).load()
+    half.to_netcdf(tmp_path / "half.nc")
+    with pytest.raises(DataContractError, match="latitudes -90 to 0; expected maps that cover the globe"):
+        open_forcings(tmp_path / "half.nc", ["SO2"], grid=target_grid((6, 8)))

@@ -141,3 +141,16 @@ def test_a_checkpoint_is_described_in_words(checkpoint):
     text = describe(checkpoint)
     for fact in ("TINY: tas, pr", "8 x 12", "CO2, SO2", "CC0", "sha256"):
         assert fact in text
+
+
+def test_forcings_beyond_those_of_training_are_said_to_be(emulator, forcings, caplog):
+    with caplog.at_level("WARNING", logger="spf"):
+        emulator.sample(forcings, "decade", 1, sampling=FAST)
+        assert not caplog.records
+        annual = forcings.assign(CO2=("time", 40 + 0 * forcings.CO2.values))
+        emulator.sample(annual, "decade", 1, sampling=FAST)
+    assert "CO2 runs from 40 to 40 Gt, trained on" in caplog.text
+
+
+def test_an_emulator_introduces_itself_in_one_line(emulator):
+    assert repr(emulator) == "Emulator of TINY tas, pr, trained on {'low': 1}, 32-true"
