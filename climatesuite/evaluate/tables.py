@@ -197,7 +197,7 @@ def warnings_of(rows: Sequence[Row]) -> list[str]:
             if ratio is not None and error is not None and ratio + 2.0 * error < 1.0:
                 out.append(f"{who}: CRPS ÷ floor {number(ratio)} lies below 1 by more than two standard errors; look for "
                            "leakage or a wrong target.")  # fmt: skip
-            skill = row.get("skill_hi") if row.get("skill_hi") is not None else row.get("skill")
+            skill = row.get("skill_hi")  # without an interval nothing is said: the denominator may be near zero
             if skill is not None and skill < 0:
                 out.append(f"{who}: worse than CO2 pattern scaling (skill {number(row.get('skill'), 2)}).")
             if ss is not None and not low <= ss <= high:
