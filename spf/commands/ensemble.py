@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -23,6 +24,7 @@ from spf.sampling.emulator import Emulator
 from spf.sampling.solvers import CALLS_PER_STEP
 
 SECONDS = "seconds"
+log = logging.getLogger("spf")
 SOURCE = "climatesuite-spf: Spatiotemporal Pyramid Flows (arXiv 2512.02268) around a fitted forced response"
 
 
@@ -58,6 +60,8 @@ def write_ensemble(
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     parts = out.parent / f".{out.stem}.{hashlib.sha256(key.encode()).hexdigest()[:12]}.parts"
+    for warning in emulator.codec.beyond_training(forcings):
+        log.warning("%s", warning)
     template = emulator.template(forcings, timescale, years)
     per_member = emulator.windows_per_member(forcings, timescale, years)
     parts.mkdir(exist_ok=True)

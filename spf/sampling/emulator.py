@@ -110,6 +110,8 @@ class Emulator:
         numbers = list(range(members)) if isinstance(members, int) else [int(m) for m in members]
         if not numbers:
             raise DataContractError("sample", "no members asked for", "at least one", "set members to 1 or more")
+        for warning in self.codec.beyond_training(forcings):
+            log.warning("%s", warning)
         drawn = list(self.draw(forcings, timescale, numbers, years, seed, sampling))
         return xr.concat(
             [fields.expand_dims(member=[m]) for m, fields in drawn], "member", data_vars="minimal", coords="minimal"
@@ -130,8 +132,6 @@ class Emulator:
         ``on_step`` is told how many windows a finished network call held; a member has `windows_per_member` of them.
         """
         how = sampling or SamplingConfig()
-        for warning in self.codec.beyond_training(forcings):
-            log.warning("%s", warning)
         series, plan = self._prepare(forcings, timescale, years)
         forced = self.codec.forced(self.codec.predictor(forcings), timescale, plan.labels)
         frame = self.template(forcings, timescale, years)
