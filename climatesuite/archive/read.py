@@ -127,8 +127,11 @@ def select(
     if not usable:
         reasons = "; ".join(f"{r.path.name}: {r.reason}" for r in found.rejected[:3])
         there = sorted({f"{e.source_id}/{e.experiment_id}" for e in found.entries})
+        seen = (
+            f"found {', '.join(there)}" if there else reasons or "found nothing"
+        )  # what is there helps more than what is not
         raise DataContractError(
-            "archive", f"no usable files ({reasons or 'found ' + (', '.join(there) or 'nothing')})",
+            "archive", f"no usable files ({seen})",
             f"monthly {', '.join(variables or VARIABLES)}" + (f" of {', '.join(experiments)}" if experiments else ""),
             "correct the path or the request",
         )  # fmt: skip
