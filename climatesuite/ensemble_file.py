@@ -3,13 +3,13 @@
 from collections.abc import Hashable
 from pathlib import Path
 
-import cftime
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from climatesuite.conventions import VARIABLES
 from climatesuite.errors import DataContractError
+from climatesuite.harmonise.calendars import length_days, period_bounds
 from climatesuite.harmonise.units import conversion
 
 MEMBER_DIMS = ("member", "realization", "sample", "ensemble")
@@ -20,7 +20,6 @@ TIMESCALE_OF_FREQUENCY = {
     "dec": "decade", "decade": "decade", "decadal": "decade",
 }  # fmt: skip
 _YEAR_UNITS = ("", "1", "year", "years", "yr", "a", "calendar year")
-_SPAN_YEARS = {"year": 1, "decade": 10}
 
 
 def open_ensemble(path: str | Path) -> xr.Dataset:
@@ -193,7 +192,7 @@ def _midpoint_bounds(values: NDArray[np.float64], axis: str) -> NDArray[np.float
 def _label_time(ds: xr.Dataset, source: xr.Dataset, subject: str) -> xr.Dataset:
     """Dates in the middle of the periods, bounds, year, month, days, and the attributes timescale and calendar."""
     bounds, calendar = _time_bounds(source, subject)
-    days = np.array([(late - early).total_seconds() / 86400.0 for early, late in bounds])
+    days = length_days(bounds)
     middle = np.array([early + (late - early) / 2 for early, late in bounds])
     labels = {"year": ("time", np.array([b.year for b in bounds[:, 0]], dtype=np.int64)), "days": ("time", days)}
     coords = {"time": ("time", middle), "time_bnds": (("time", "bnds"), bounds), **labels}
@@ -266,7 +265,8 @@ def _time_bounds(source: xr.Dataset, subject: str) -> tuple[NDArray[np.object_],
             "bounds, or the first years as integers",
             "write time_bnds",
         )
-    return np.array([_period(d.year, d.month, timescale, calendar) for d in dates]), calendar
+    years, months = [d.year for d in dates], [d.month for d in dates]
+    return period_bounds(years, timescale, calendar, months if timescale == "month" else None)[1], calendar
 
 
 def _check_rising(values: NDArray[np.float64], subject: str) -> None:
@@ -302,14 +302,4 @@ def _bounds_of_years(source: xr.Dataset, subject: str) -> tuple[NDArray[np.objec
     if timescale == "month":
         raise DataContractError(f"time in {subject}", "months as integers", "dates", "write CF time units and values")
     calendar = str(source["time"].attrs.get("calendar") or source.attrs.get("calendar") or "standard")
-    return np.array([_period(int(v), 1, timescale, calendar) for v in values]), calendar
-
-
-def _period(year: int, month: int, timescale: str, calendar: str) -> tuple[cftime.datetime, cftime.datetime]:
-    if timescale == "month":
-        late = (year + month // 12, month % 12 + 1)
-        return cftime.datetime(year, month, 1, calendar=calendar), cftime.datetime(*late, 1, calendar=calendar)
-    return (
-        cftime.datetime(year, 1, 1, calendar=calendar),
-        cftime.datetime(year + _SPAN_YEARS[timescale], 1, 1, calendar=calendar),
-    )
+    return period_bounds(values.astype(int), timescale, calendar)[1], calendar

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from climatesuite.cli import years
 from climatesuite.conventions import TIMESCALES
 
 
@@ -49,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         "--forcings", type=Path, required=True, help="inputs_<experiment_id>.nc in ClimateBench's layout"
     )
     sample.add_argument(
-        "--years", type=_years, default=None, help="first-last, e.g. 2015-2099 (default: all in the file)"
+        "--years", type=years, default=None, help="first-last, e.g. 2015-2099 (default: all in the file)"
     )
     sample.add_argument("--timescale", choices=TIMESCALES, default="year")
     sample.add_argument("--members", type=_positive, default=20, help="ensemble size (default 20)")
@@ -113,14 +114,6 @@ def _name(experiment: Path) -> str:
     from spf.config import load_config
 
     return load_config(experiment).name
-
-
-def _years(text: str) -> tuple[int, int]:
-    first, _, last = text.partition("-")
-    try:
-        return int(first), int(last or first)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a range of years such as 2015-2099") from None
 
 
 def _positive(text: str) -> int:

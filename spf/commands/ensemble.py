@@ -66,15 +66,13 @@ def write_ensemble(
     per_member = emulator.windows_per_member(forcings, timescale, years)
     parts.mkdir(exist_ok=True)
     with tqdm(total=members * per_member, desc=f"sampling {timescale}s", unit="window", disable=not progress) as bar:
-        for member in range(members):
-            part = parts / f"{member}.npz"
-            if part.exists():
-                bar.update(per_member)
-                continue
-            begin = time.monotonic()
-            ((_, fields),) = emulator.draw(forcings, timescale, [member], years, sampling.seed, sampling, bar.update)
+        missing = [m for m in range(members) if not (parts / f"{m}.npz").exists()]
+        bar.update(per_member * (members - len(missing)))
+        begin = time.monotonic()
+        for member, fields in emulator.draw(forcings, timescale, missing, years, sampling.seed, sampling, bar.update):
             arrays = {v: fields[v].values for v in emulator.codec.variables}
-            _save(part, {**arrays, SECONDS: np.array(time.monotonic() - begin)})
+            _save(parts / f"{member}.npz", {**arrays, SECONDS: np.array(time.monotonic() - begin)})
+            begin = time.monotonic()
     begin = time.monotonic()
     attrs = _attributes(emulator, template, sampling)
     write_cf(out, _members(parts, members, template), template, attrs)

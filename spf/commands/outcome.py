@@ -94,6 +94,8 @@ def judge(work: Workspace, rows: Sequence[dict[str, Any]]) -> list[Check]:
     """The quality gate: better than climatology at every timescale, and a spread near the synthetic world's true one."""
     checks = []
     for timescale in work.config.sampling.members:
+        ensemble = open_ensemble(work.ensemble(timescale))
+        law = true_law(work, ensemble, timescale)
         for variable in work.config.data.variables:
             found = {
                 r["model"]: r["crps"]
@@ -107,11 +109,8 @@ def judge(work: Workspace, rows: Sequence[dict[str, Any]]) -> list[Check]:
                     (0.0, 0.9999),
                 )
             )
-            ensemble = open_ensemble(work.ensemble(timescale))
-            found_law = against_moments(ensemble, true_law(work, ensemble, timescale), variable)
-            checks.append(
-                Check(f"spread over the true one, {variable} {timescale}", found_law["spread_ratio"], SPREAD_LIMITS)
-            )
+            spread = against_moments(ensemble, law, variable)["spread_ratio"]
+            checks.append(Check(f"spread over the true one, {variable} {timescale}", spread, SPREAD_LIMITS))
     return checks
 
 
