@@ -1,4 +1,4 @@
-"""The ``climatesuite`` command: synth, scan, build, verify, describe, score."""
+"""The ``climatesuite`` command: synth, scan, build, verify, describe, score, compare, baseline, structure."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from climatesuite import cli
+from climatesuite.conventions import TIMESCALES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,21 +66,25 @@ def parser() -> argparse.ArgumentParser:
     describe.add_argument("store", type=cli.existing)
 
     score = verb("score", cli.score, "score ensemble files against CMIP files")
-    score.add_argument("predictions", nargs="+", type=cli.existing, help="ensemble NetCDF of any tool")
-    score.add_argument(
-        "--truth", nargs="+", type=cli.existing, required=True, help="CMIP files of the scenario, all members"
-    )
-    score.add_argument(
-        "--reference", nargs="+", type=cli.existing, default=[],
-        help="CMIP files of training scenarios (climatology; pattern scaling with --forcings), or rival ensembles",
-    )  # fmt: skip
-    score.add_argument(
-        "--forcings", type=cli.existing, help="folder of inputs_<experiment_id>.nc, for pattern scaling on CO2"
-    )
-    score.add_argument("--decade-start", type=int)
+    _cases(score, "scores.json")
     score.add_argument("--seed", type=int, help="seed to note for predictions whose files state none")
-    score.add_argument("--bootstrap", type=int, default=1000, help="draws of the block bootstrap (default 1000)")
-    score.add_argument("--out", type=Path, default=Path("scores.json"))
+
+    compare = verb("compare", cli.compare, "several ensembles on the same cases: paired differences, structure")
+    _cases(compare, "compare.json")
+
+    baseline = verb("baseline", cli.baseline, "draw an ensemble of a baseline")
+    baseline.add_argument("name", choices=cli.BASELINE_NAMES)
+    baseline.add_argument(
+        "--reference", nargs="+", type=cli.existing, required=True, help="CMIP files of training scenarios"
+    )
+    baseline.add_argument("--scenario", required=True, help="experiment_id to be predicted, e.g. ssp370")
+    baseline.add_argument("--timescale", required=True, choices=TIMESCALES)
+    baseline.add_argument("--forcings", type=cli.existing, help="folder of inputs_<experiment_id>.nc")
+    baseline.add_argument("--patterns", type=cli.existing, help="multi-model warming patterns, for energy-balance")
+    baseline.add_argument("--members", type=int, default=20)
+    baseline.add_argument("--seed", type=int, default=0)
+    baseline.add_argument("--decade-start", type=int)
+    baseline.add_argument("--out", type=Path, required=True, help="NetCDF file to make")
 
     structure = verb("structure", cli.structure, "hold the members of an ensemble against real members")
     structure.add_argument("predictions", nargs="+", type=cli.existing, help="years and months of one ensemble")
@@ -93,6 +98,25 @@ def parser() -> argparse.ArgumentParser:
     structure.add_argument("--decade-start", type=int)
     structure.add_argument("--out", type=Path, default=Path("structure.json"))
     return top
+
+
+def _cases(verb: argparse.ArgumentParser, out: str) -> None:
+    """What is scored against what: shared by score and compare."""
+    verb.add_argument("predictions", nargs="+", type=cli.existing, help="ensemble NetCDF of any tool")
+    verb.add_argument(
+        "--truth", nargs="+", type=cli.existing, required=True, help="CMIP files of the scenario, all members"
+    )
+    verb.add_argument(
+        "--reference", nargs="+", type=cli.existing, default=[],
+        help="CMIP files of training scenarios (climatology, first decade; with --forcings pattern scaling), or rival ensembles",
+    )  # fmt: skip
+    verb.add_argument(
+        "--forcings", type=cli.existing, help="folder of inputs_<experiment_id>.nc, for pattern scaling on CO2"
+    )
+    verb.add_argument("--patterns", type=cli.existing, help="multi-model warming patterns, for the energy balance")
+    verb.add_argument("--decade-start", type=int)
+    verb.add_argument("--bootstrap", type=int, default=1000, help="draws of the block bootstrap (default 1000)")
+    verb.add_argument("--out", type=Path, default=Path(out))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ import json
 import sys
 from pathlib import Path
 
+BASELINE_NAMES = ("climatology", "first-decade", "pattern-scaling", "ar1", "energy-balance", "mesmer")
+"""Keys of ``baselines.fit.BASELINES``; a test holds the two together, so that the command starts without importing them."""
+
 
 def synth(args: argparse.Namespace) -> int:
     """Write a small archive of CMIP-style NetCDF from an analytical Earth system whose truth is known."""
@@ -67,15 +70,44 @@ def describe(args: argparse.Namespace) -> int:
 def score(args: argparse.Namespace) -> int:
     """Score anybody's ensemble files against CMIP files, beside the floor and the references that are given."""
     from climatesuite.evaluate.report import write_scores
-    from climatesuite.evaluate.scoring import score as score_files
+    from climatesuite.evaluate.score_files import score as score_files
+    from climatesuite.evaluate.text_tables import score_table
 
     rows = score_files(
-        args.predictions, args.truth, args.reference, args.forcings, decade_start=args.decade_start, seed=args.seed,
-        bootstrap=args.bootstrap,
+        args.predictions, args.truth, args.reference, args.forcings, patterns=args.patterns, decade_start=args.decade_start,
+        seed=args.seed, bootstrap=args.bootstrap,
     )  # fmt: skip
     write_scores(args.out, rows)
-    print(table(rows))
+    print(score_table(rows))
     print(args.out)
+    return 0
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Compare ensemble files on the steps they share: scores, paired differences with intervals, structure of members."""
+    from climatesuite.evaluate.report import write_json
+    from climatesuite.evaluate.score_files import compare_files
+    from climatesuite.evaluate.text_tables import difference_table, score_table, structures_table
+
+    found = compare_files(
+        args.predictions, args.truth, args.reference, args.forcings, patterns=args.patterns, decade_start=args.decade_start,
+        bootstrap=args.bootstrap,
+    )  # fmt: skip
+    write_json(args.out, found.as_json())
+    for part in (score_table(found.rows), difference_table(found.differences), structures_table(found.structure)):
+        print(part, end="\n\n")
+    print(args.out)
+    return 0
+
+
+def baseline(args: argparse.Namespace) -> int:
+    """Draw an ensemble of a baseline for a scenario it was not fitted on, and write it as CF NetCDF."""
+    from climatesuite.evaluate.score_files import write_baseline
+
+    print(write_baseline(
+        args.name, args.reference, args.scenario, args.timescale, args.out, args.forcings, patterns=args.patterns,
+        decade_start=args.decade_start, members=args.members, seed=args.seed,
+    ))  # fmt: skip
     return 0
 
 
@@ -85,6 +117,7 @@ def structure(args: argparse.Namespace) -> int:
     from climatesuite.evaluate.memorisation import member_rows
     from climatesuite.evaluate.protocol import timescale_of
     from climatesuite.evaluate.report import write_scores
+    from climatesuite.evaluate.text_tables import structure_table
     from climatesuite.export import open_ensemble
 
     ensembles = {timescale_of(ds, str(path)): ds for path, ds in ((p, open_ensemble(p)) for p in args.predictions)}
@@ -94,32 +127,6 @@ def structure(args: argparse.Namespace) -> int:
     print(structure_table(rows))
     print(args.out)
     return 0
-
-
-def structure_table(rows: list[dict[str, object]]) -> str:
-    """Rows of the structure table as text."""
-    lines = [f"{'':52s} {'':8s} {'members':>9s} {'real':>9s} {'from':>9s} {'to':>9s}"]
-    for row in rows:
-        values = (row[k] for k in ("value", "real_mean", "real_lo", "real_hi"))
-        shown = " ".join(f"{v:9.4f}" if isinstance(v, float) else f"{'-':>9s}" for v in values)
-        lines.append(
-            f"{row['name']!s:52s} {row['variable']!s:8s} {shown}{'  OUTSIDE' if row['inside'] is False else ''}"
-        )
-    return "\n".join(lines)
-
-
-def table(rows: list[dict[str, object]]) -> str:
-    """The headline columns of the full period as text."""
-    head = f"{'model':27s} {'variable':8s} {'timescale':9s} {'rmse':>8s} {'crps':>8s} {'/ floor':>8s} {'spread/skill':>12s}"
-    lines = [head]
-    for row in rows:
-        if row.get("period") != "full":
-            continue
-        numbers = [row.get(k) for k in ("rmse", "crps", "crps_ratio", "spread_skill")]
-        shown = [f"{n:8.3f}" if isinstance(n, float) else f"{'-':>8s}" for n in numbers]
-        shown[3] = f"{shown[3]:>12s}"
-        lines.append(f"{row['model']!s:27s} {row['variable']!s:8s} {row['timescale']!s:9s} {' '.join(shown)}")
-    return "\n".join(lines)
 
 
 def members_of(text: str) -> dict[str, list[str]]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+_CACHED_VALUES = 1 << 17
 
 
 def pair_sum(x: Array) -> Array:
@@ -22,8 +23,13 @@ def pair_sum(x: Array) -> Array:
         S ``[...]``, unit of x.
     """
     size = x.shape[0]
-    flat = np.sort(x.reshape(size, -1), axis=0)
-    return ((2.0 * np.arange(1, size + 1) - size - 1.0) @ flat).reshape(x.shape[1:])
+    flat, factors = x.reshape(size, -1), 2.0 * np.arange(1, size + 1) - size - 1.0
+    out = np.empty(flat.shape[1])
+    step = max(1, _CACHED_VALUES // size)
+    for first in range(0, out.size, step):  # members of one cell side by side, few enough cells to stay in cache
+        part = np.sort(np.ascontiguousarray(flat[:, first : first + step].T), axis=1)
+        out[first : first + step] = part @ factors
+    return out.reshape(x.shape[1:])
 
 
 def mean_abs_difference(x: Array, y: Array) -> Array:
@@ -122,6 +128,14 @@ class SortedPool:
         sum_below = np.take_along_axis(self._sums, below, axis=1)
         out = (by_cell * (2 * below - self.size) - 2.0 * sum_below + self._sums[:, -1:]) / self.size
         return out.T.reshape(z.shape)
+
+    def shifted_pairs(self, shifts: Array) -> Array:
+        """Sum over all pairs of abs differences among the values r_k + d_j: shifts d ``[J, P] -> [P]``."""
+        if shifts.shape[0] == 1:
+            return self.pairs
+        values = self._padded[:, None, : self.size] + shifts.T[:, :, None]
+        values = np.sort(values.reshape(values.shape[0], -1), axis=1)
+        return values @ (2.0 * np.arange(1, values.shape[1] + 1) - values.shape[1] - 1.0)
 
     def _count_below(self, z: Array) -> NDArray[np.int64]:
         """Number of pool values <= z, ``[P, n] -> [P, n]``, by one binary search for all at once."""

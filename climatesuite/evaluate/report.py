@@ -28,12 +28,17 @@ def write_scores(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
     Args:
         path: File to make, e.g. ``scores.json``; missing folders are made.
-        rows: Rows of ``scoring.score``.
+        rows: Rows of ``score_files.score``.
 
     Returns:
         The path.
     """
-    return _publish(Path(path), json.dumps([_plain(row) for row in rows], indent=1, allow_nan=False) + "\n")
+    return write_json(path, rows)
+
+
+def write_json(path: str | Path, content: Any) -> Path:
+    """Write nested lists and mappings as JSON, whole or not at all; NaN becomes null."""
+    return _publish(Path(path), json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
 
 
 def _plain(value: Any) -> Any:

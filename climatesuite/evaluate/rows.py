@@ -11,8 +11,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from climatesuite.baselines.names import FLOOR, PATTERN_SCALING
+from climatesuite.baselines.reference import Baseline
 from climatesuite.conventions import VARIABLES
-from climatesuite.evaluate.baselines import FLOOR, PATTERN_SCALING, Baseline
 from climatesuite.evaluate.kernels import Array
 from climatesuite.evaluate.protocol import BLOCK_YEARS, LATE_WINDOW, Period, periods, plain_value
 from climatesuite.evaluate.scores import rank_chi2, reliability_index
@@ -26,6 +27,11 @@ FIELDS = (
     "crps_ratio_lo", "crps_ratio_hi", "skill", "skill_lo", "skill_hi", "spread_skill", "rank_chi2", "reliability_index",
     "var_ratio", "nrmse_s", "nrmse_g", "nrmse_t", "nrmse_window", "nrmse_base", "lsd", "trend_err", "q_err", "runtime_s",
     "stderr", "commit", "flag",
+)  # fmt: skip
+DIFFERENCE_FIELDS = (
+    "model", "against", "variable", "units", "timescale", "esm", "scenario", "window", "period", "target", "M", "M_against",
+    "N", "crps_difference", "crps_difference_lo", "crps_difference_hi", "ratio_difference", "ratio_difference_lo",
+    "ratio_difference_hi", "better",
 )  # fmt: skip
 
 
@@ -114,9 +120,9 @@ def score_row(
         "var_ratio": np.sqrt(scored.variability[span.name] / truth.variability[span.name]),
     }
     if scored.ranks is not None and scored.thinned_ranks is not None and scored.size and scored.size > 1:
-        row["reliability_index"] = reliability_index(scored.ranks[s].sum(axis=0))
+        row["reliability_index"] = float(reliability_index(scored.ranks[s].sum(axis=0)))
         thinned = scored.thinned_ranks[s].sum(axis=0)
-        row["rank_chi2"] = rank_chi2(thinned) / scored.size if thinned.sum() else None
+        row["rank_chi2"] = float(rank_chi2(thinned)) / scored.size if thinned.sum() else None
     base = None if reference is None else float(reference.crps[:, s].mean())
     if base is not None and base > floor:  # where CO2 scaling is as good as the floor there is nothing to gain
         row["skill"] = (base - crps) / (base - floor) + 0.0  # + 0.0: no negative zero for the reference itself
@@ -153,6 +159,32 @@ def _uncertainty(
             out["skill_lo"], out["skill_hi"] = _interval(skill)
             out["stderr"]["skill"] = skill.std(ddof=1)
     return out
+
+
+def difference_row(
+    head: Mapping[str, Any],
+    ours: ScoreSeries,
+    theirs: ScoreSeries,
+    truth: TruthSeries,
+    span: Period,
+    draws: Bootstrap | None,
+) -> Row:
+    """CRPS of one ensemble minus that of another on the same steps and members, in units and in floors; below 0 is better.
+
+    Decades and members are redrawn for both alike, so what the two have in common does not widen the interval.
+    """
+    s = span.steps
+    crps, floor = ours.crps[:, s] - theirs.crps[:, s], truth.floor[:, s]
+    row: Row = {name: head.get(name) for name in DIFFERENCE_FIELDS} | {
+        "M": ours.size, "M_against": theirs.size, "crps_difference": crps.mean(), "ratio_difference": crps.mean() / floor.mean()
+    }  # fmt: skip
+    if draws is not None:
+        drawn, floors = draws.means(crps), draws.means(floor)
+        row["crps_difference_lo"], row["crps_difference_hi"] = low, high = _interval(drawn)
+        if not np.isnan(floors).any():
+            row["ratio_difference_lo"], row["ratio_difference_hi"] = _interval(drawn / floors)
+        row["better"] = head["model"] if high < 0 else head["against"] if low > 0 else "undecided"
+    return {name: plain_value(value) for name, value in row.items()}
 
 
 def floor_row(head: Mapping[str, Any], name: str, truth: TruthSeries, span: Period, draws: Bootstrap | None) -> Row:
@@ -194,6 +226,7 @@ class Comparison:
         self.late = np.flatnonzero(is_late & (timescale == "year"))
         self._truth: dict[str, TruthSeries] = {}
         self._pools: dict[tuple[str, str], dict[str, ScoreSeries]] = {}
+        self._scored: dict[tuple[str, str], dict[str, ScoreSeries]] = {}
 
     def reference_rows(self, name: str) -> list[Row]:
         """Rows of the floor and of the references for one variable."""
@@ -207,7 +240,23 @@ class Comparison:
     def prediction_rows(self, model: str, fields: xr.Dataset, name: str, facts: Mapping[str, Any]) -> list[Row]:
         """Rows of an ensemble aligned with the truth; ``facts`` are fields of the rows known beforehand."""
         scored = ensemble_series(fields, self.truth, name, self.spans, self.late, model)
-        return self._rows(model, name, {span.name: scored for span in self.spans}, facts)
+        by_period = self._scored[model, name] = {span.name: scored for span in self.spans}
+        return self._rows(model, name, by_period, facts)
+
+    def difference_rows(self, name: str) -> list[Row]:
+        """Paired differences in CRPS of all predictions made rows of so far: to each other and to every reference."""
+        ours = [(model, series) for (model, variable), series in self._scored.items() if variable == name]
+        pairs = [(a, b) for i, a in enumerate(ours) for b in [*ours[i + 1 :], *self._pools_of(name).items()]]
+        out = []
+        for (model, by_period), (against, others) in pairs:
+            for span in self.spans:
+                head = {**self._head(model, {}), "against": against, **_identity(name, span, self._truth_of(name))}
+                out.append(
+                    difference_row(
+                        head, by_period[span.name], others[span.name], self._truth_of(name), span, self._draws(span)
+                    )
+                )
+        return out
 
     def _truth_of(self, name: str) -> TruthSeries:
         if name not in self._truth:

@@ -1,7 +1,9 @@
 """Scores reduced to one number per step and member, block by block: the only place where large ensembles are read.
 
 Every score of a row (pooled RMSE, CRPS, spread-skill, intervals) is a mean over such series, so a prediction is read once for
-its scores and once, member by member, for its variability; memory stays at one time block or one member.
+its scores and once, some members at a time, for its variability. Memory stays at one block of ``BLOCK_BYTES`` and a few copies of
+it, whatever the ensemble: steps of all members, rows of one step where a step is larger. Stored chunks larger than a block are
+read again for each block in them; ensembles are best chunked by time.
 """
 
 from collections.abc import Iterator
@@ -11,12 +13,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from climatesuite.baselines.reference import ReferenceEnsemble
 from climatesuite.conventions import VARIABLES
 from climatesuite.evaluate import kernels
-from climatesuite.evaluate.baselines import ReferenceEnsemble
+from climatesuite.evaluate.checks import check_finite
 from climatesuite.evaluate.kernels import Array
 from climatesuite.evaluate.protocol import HEADLINE_FIRST_YEAR, Period, check_field
-from climatesuite.evaluate.scores import check_finite
 from climatesuite.harmonise.grids import cos_weights
 
 BLOCK_BYTES = 64_000_000
@@ -77,15 +79,15 @@ class ScoreSeries:
 
 
 class _Reader:
-    """One variable of a dataset as float64 blocks ``[member, time, cell]`` in score units."""
+    """One variable of a dataset as float64 blocks ``[member, time, cell]`` of some rows, in score units."""
 
     def __init__(self, ds: xr.Dataset, name: str, subject: str) -> None:
         self.field = ds[name].transpose("member", "time", "lat", "lon")
         self.name, self.subject = name, subject
         self.factor = VARIABLES[name].score_factor
 
-    def block(self, steps: slice | NDArray[np.int64], member: slice = slice(None)) -> Array:
-        values = np.asarray(self.field.isel(member=member, time=steps).values, dtype=np.float64)
+    def block(self, steps: slice | NDArray[np.int64], member: slice = slice(None), rows: slice = slice(None)) -> Array:
+        values = np.asarray(self.field.isel(member=member, time=steps, lat=rows).values, dtype=np.float64)
         check_finite(self.field, values)
         return values.reshape(*values.shape[:2], -1) * self.factor
 
@@ -101,17 +103,35 @@ def _blocks(n_time: int, values_per_step: int) -> Iterator[slice]:
         yield slice(first, min(first + length, n_time))
 
 
+def _tiles(length: int, depth: int, grid: tuple[int, int]) -> Iterator[tuple[slice, slice, slice]]:
+    """Slices along an axis, of rows, and of the cells in them, so that all of ``depth`` fit into ``BLOCK_BYTES`` with them.
+
+    Whole maps where they fit, else as many rows as do; area means are sums over cells, so the tiles' parts add up.
+    """
+    n_rows, n_columns = grid
+    height = int(np.clip(BLOCK_BYTES // (8 * depth * n_columns), 1, n_rows))
+    for part in _blocks(length, depth * height * n_columns):
+        for first in range(0, n_rows, height):
+            rows = slice(first, min(first + height, n_rows))
+            yield part, rows, slice(rows.start * n_columns, rows.stop * n_columns)
+
+
+def _grid(ds: xr.Dataset) -> tuple[int, int]:
+    return ds.sizes["lat"], ds.sizes["lon"]
+
+
 def _variability(reader: _Reader, ds: xr.Dataset, w: Array, spans: tuple[Period, ...]) -> dict[str, float]:
-    """Detrended variance, mean over members, by period: one member in memory at a time."""
+    """Detrended variance, mean over members, by period: as many members (or rows of one) at a time as a block holds."""
     year = np.asarray(ds["year"].values, dtype=np.int64)
     month = np.asarray(ds["month"].values, dtype=np.int64) if "month" in ds.coords else None
     sums = {span.name: 0.0 for span in spans}
     size = reader.field.sizes["member"]
-    for m in range(size):
-        x = reader.block(slice(None), slice(m, m + 1))[0]
-        for span in spans:
-            s = span.steps
-            sums[span.name] += float(kernels.detrended_variance(x[s], year[s], None if month is None else month[s]) @ w)
+    for some, rows, cells in _tiles(size, year.size, _grid(ds)):
+        for x in reader.block(slice(None), some, rows):
+            for span in spans:
+                s = span.steps
+                variance = kernels.detrended_variance(x[s], year[s], None if month is None else month[s])
+                sums[span.name] += float(variance @ w[cells])
     return {name: value / size for name, value in sums.items()}
 
 
@@ -123,13 +143,14 @@ def truth_series(truth: xr.Dataset, name: str, spans: tuple[Period, ...]) -> Tru
     """
     reader, w = _Reader(truth, name, "the truth"), _cell_weights(truth)
     size, n_time = truth.sizes["member"], truth.sizes["time"]
-    floor, variance, mean = np.full((size, n_time), np.nan), np.full(n_time, np.nan), np.empty(n_time)
-    for span in _blocks(n_time, size * w.size):
-        y = reader.block(span)
-        mean[span] = y.mean(axis=0) @ w
+    nothing = 0.0 if size > 1 else np.nan
+    floor, variance, mean = np.full((size, n_time), nothing), np.full(n_time, nothing), np.zeros(n_time)
+    for span, rows, cells in _tiles(n_time, size, _grid(truth)):
+        y, area = reader.block(span, rows=rows), w[cells]
+        mean[span] += y.mean(axis=0) @ area
         if size > 1:
-            floor[:, span] = kernels.half_pair_means(y) @ w
-            variance[span] = y.var(axis=0, ddof=1) @ w
+            floor[:, span] += kernels.half_pair_means(y) @ area
+            variance[span] += y.var(axis=0, ddof=1) @ area
     check_field(name, truth[name], "the truth", float(mean.mean()) / reader.factor)
     return TruthSeries(floor, variance, _variability(reader, truth, w, spans), mean)
 
@@ -158,29 +179,31 @@ def ensemble_series(
     forecast, target, w = _Reader(prediction, name, subject), _Reader(truth, name, "the truth"), _cell_weights(truth)
     size, n_target, n_time = prediction.sizes["member"], truth.sizes["member"], truth.sizes["time"]
     kind = "fair" if size > 1 else "mae"
-    crps, plain, absolute, square = (np.empty((n_target, n_time)) for _ in range(4))
-    mean_error, mean_square, variance = np.empty(n_time), np.empty(n_time), np.full(n_time, np.nan)
-    ranks, thinned = np.empty((n_time, size + 1)), np.zeros((n_time, size + 1))
+    crps, plain, absolute, square = (np.zeros((n_target, n_time)) for _ in range(4))
+    mean_error, mean_square, variance = np.zeros(n_time), np.zeros(n_time), np.zeros(n_time)
+    ranks, thinned = np.zeros((n_time, size + 1)), np.zeros((n_time, size + 1))
     late_map, total = np.zeros(w.size), 0.0
     keep_time, keep_cell = _thinning(truth)
-    ones = np.ones(int(keep_cell.sum()))
-    for span in _blocks(n_time, size * w.size):
-        x, y = forecast.block(span), target.block(span)
+    for span, rows, cells in _tiles(n_time, max(size, n_target), _grid(truth)):
+        x, y, area = forecast.block(span, rows=rows), target.block(span, rows=rows), w[cells]
         distance, pairs = kernels.mean_abs_difference(x, y), kernels.pair_sum(x)
-        crps[:, span] = kernels.crps_from(distance, pairs, size, kind) @ w
-        plain[:, span] = kernels.crps_from(distance, pairs, size, "plain") @ w
+        crps[:, span] += kernels.crps_from(distance, pairs, size, kind) @ area
+        plain[:, span] += kernels.crps_from(distance, pairs, size, "plain") @ area
         centre = x.mean(axis=0)
-        absolute[:, span], square[:, span] = np.abs(centre - y) @ w, (centre - y) ** 2 @ w
+        absolute[:, span] += np.abs(centre - y) @ area
+        square[:, span] += (centre - y) ** 2 @ area
         error = centre - y.mean(axis=0)
-        mean_error[span], mean_square[span], total = error @ w, error**2 @ w, total + float((centre @ w).sum())
-        late_map += error[np.isin(np.arange(span.start, span.stop), late)].sum(axis=0)
-        ranks[span] = kernels.rank_shares(x, y, w).mean(axis=0)
-        kept = keep_time[span]
-        if kept.any():
-            thin = kernels.rank_shares(x[:, kept][:, :, keep_cell], y[:, kept][:, :, keep_cell], ones)
-            thinned[np.arange(span.start, span.stop)[kept]] = thin.sum(axis=0)
-        if size > 1:
-            variance[span] = x.var(axis=0, ddof=1) @ w
+        mean_error[span] += error @ area
+        mean_square[span] += error**2 @ area
+        total += float((centre @ area).sum())
+        late_map[cells] += error[np.isin(np.arange(span.start, span.stop), late)].sum(axis=0)
+        ranks[span] += kernels.rank_shares(x, y, area).mean(axis=0)
+        steps, points = keep_time[span], keep_cell[cells]
+        if steps.any() and points.any():
+            few, true = (values[:, steps][:, :, points] for values in (x, y))
+            shares = kernels.rank_shares(few, true, np.ones(int(points.sum())))
+            thinned[np.flatnonzero(steps) + span.start] += shares.sum(axis=0)
+        variance[span] += x.var(axis=0, ddof=1) @ area if size > 1 else np.nan
     check_field(name, prediction[name], subject, total / n_time / forecast.factor)
     late_square = float((late_map / late.size) ** 2 @ w) if late.size else float("nan")
     return ScoreSeries(
@@ -211,7 +234,9 @@ def pool_series(
     """Score series of a reference ensemble over one period, exact over all residuals of that period.
 
     CRPS and spread are those of forced mean + pool. The errors of the mean (RMSE, bias, MAE) are the forced mean's own; the
-    pool's mean, zero but for incomplete last decades and shortened periods, enters only the spread-skill ratio.
+    pool's mean, zero but for incomplete last decades and shortened periods, enters only the spread-skill ratio. Months of an
+    ensemble of several responses are scored about their mean: next to a month's variability the responses hardly differ, and
+    the expectation over all pairs would take minutes.
 
     Returns:
         See :class:`ScoreSeries`; steps outside the period are NaN.
@@ -224,15 +249,22 @@ def pool_series(
     crps, absolute, square = (np.full((n_target, n_time), np.nan) for _ in range(3))
     mean_error, mean_square, variance = (np.full(n_time, np.nan) for _ in range(3))
     late_map, noise, size = np.zeros(w.size), [], reference.pool.sizes["sample"]
+    shifts = reference.shifts(name) * target.factor
+    if "calendar_month" in reference.pool.dims:
+        shifts = shifts.mean(axis=0, keepdims=True)
+    n_all = size * shifts.shape[0]
     for steps, residuals in reference.pools(name):
         steps = np.intersect1d(steps, span.steps)
         pool = kernels.SortedPool(residuals.reshape(size, -1) * target.factor)
-        variance[steps] = pool.variance @ w
+        between = shifts[:, steps].var(axis=0) @ w
+        variance[steps] = (pool.variance @ w * (size - 1) / size + between) * n_all / (n_all - 1)
         noise.append(float(pool.variance @ w) * (size - 1) / size)
         for part in _blocks(steps.size, 8 * n_target * w.size):  # the search holds some arrays of this size
             s = steps[part]
             z = target.block(s) - forced[s]
-            crps[:, s] = kernels.crps_from(pool.mean_abs_difference(z), pool.pairs, size, "fair") @ w
+            distance = np.mean([pool.mean_abs_difference(z - d) for d in shifts[:, s]], axis=0)
+            pairs = np.stack([pool.shifted_pairs(d) for d in shifts[:, s].swapaxes(0, 1)])
+            crps[:, s] = kernels.crps_from(distance, pairs, n_all, "fair") @ w
             absolute[:, s], square[:, s] = np.abs(z) @ w, (pool.mean - z) ** 2 @ w
             error = -z.mean(axis=0)
             mean_error[s], mean_square[s] = error @ w, error**2 @ w
@@ -244,6 +276,6 @@ def pool_series(
     # a draw's variance: the trend-free part of the forced mean, and independent residuals
     variability = float(kernels.detrended_variance(forced[span.steps], year, month) @ w) + float(np.mean(noise))
     return ScoreSeries(
-        None, "fair", crps, None, absolute, square, mean_error, mean_square, variance, (size + 1) / size, late_square,
+        None, "fair", crps, None, absolute, square, mean_error, mean_square, variance, (n_all + 1) / n_all, late_square,
         {span.name: variability},
     )  # fmt: skip

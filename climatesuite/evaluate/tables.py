@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from climatesuite.baselines.names import FLOOR, REFERENCES
 from climatesuite.conventions import TIMESCALES, VARIABLES
-from climatesuite.evaluate.baselines import CLIMATOLOGY, FLOOR, PATTERN_SCALING
 from climatesuite.evaluate.page import MISSING, Markup, join, number, table, tag, text, unit
 
 Row = Mapping[str, Any]
@@ -33,9 +33,8 @@ def kind_of(row: Row) -> str:
     """``published``, ``floor``, ``reference`` or ``emulator``."""
     if row.get("source") == "published":
         return "published"
-    return {FLOOR: "floor", CLIMATOLOGY: "reference", PATTERN_SCALING: "reference"}.get(
-        str(row.get("model")), "emulator"
-    )
+    model = row.get("model")
+    return "floor" if model == FLOOR else "reference" if model in REFERENCES else "emulator"
 
 
 def ratio_of(row: Row) -> float | None:

@@ -12,12 +12,13 @@ import xarray as xr
 from tqdm import tqdm
 
 from climatesuite.archive.synthetic import spec_of, true_moments
+from climatesuite.baselines.fit import Case, exact_baselines
 from climatesuite.conventions import VARIABLES
 from climatesuite.evaluate.known_truth import against_moments
 from climatesuite.evaluate.memorisation import member_rows
 from climatesuite.evaluate.report import write_report, write_scores
 from climatesuite.evaluate.report_figures import overview
-from climatesuite.evaluate.scoring import Prediction, anomaly_base, fit_baselines, score_datasets
+from climatesuite.evaluate.scoring import Prediction, anomaly_base, score_datasets
 from climatesuite.evaluate.structure_table import MIN_YEARS
 from climatesuite.export import open_ensemble
 from climatesuite.forcing.response import annual_predictor
@@ -62,12 +63,11 @@ def score(work: Workspace, seconds: dict[str, float]) -> list[dict[str, Any]]:
     data, names = work.config.data, list(work.config.data.variables)
     scenarios = {e: work.scenario(e, m).load() for e, m in data.train.items()}
     test = work.scenario(work.test_scenario(), data.test[work.test_scenario()]).load()
-    references = fit_baselines(
-        {e: only(ds, names) for e, ds in scenarios.items()},
-        {e: annual_predictor(ds) for e, ds in scenarios.items()},
-        annual_predictor(test),
-        variables=names, decade_start=data.decade_start, timescales=list(work.config.sampling.members),
-    )  # fmt: skip
+    training = {e: only(ds, names) for e, ds in scenarios.items()}
+    predictors = {e: annual_predictor(ds) for e, ds in {**scenarios, work.test_scenario(): test}.items()}
+    references = exact_baselines(
+        Case(training, work.test_scenario(), predictors, names, data.decade_start, list(work.config.sampling.members))
+    )
     predictions = [
         Prediction(
             "spf",
@@ -77,7 +77,7 @@ def score(work: Workspace, seconds: dict[str, float]) -> list[dict[str, Any]]:
         for t in work.config.sampling.members
     ]
     bar = tqdm(predictions, desc="scoring", unit="ensemble", disable=not work.progress)
-    base = anomaly_base({e: only(ds, names) for e, ds in scenarios.items()}, names)
+    base = anomaly_base(training, names)
     rows = score_datasets(
         bar, only(test, names), references, variables=names, decade_start=data.decade_start, anomaly_base=base
     )

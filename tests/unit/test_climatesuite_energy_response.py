@@ -7,13 +7,13 @@ import pytest
 import xarray as xr
 
 from climatesuite.archive.read import open_runs
+from climatesuite.baselines.energy_balance import EnergyBalanceScaling
+from climatesuite.baselines.reference import residual_pool
 from climatesuite.errors import DataContractError
-from climatesuite.evaluate.baselines import ReferenceEnsemble, coarse_runs, residual_pool
-from climatesuite.evaluate.scores import area_mean, pair_floor, residual_pool_crps
+from climatesuite.evaluate.scores import area_mean
 from climatesuite.evaluate.scoring import score_datasets
 from climatesuite.forcing.energy_balance import CESM2, Calibration, GlobalMean, ar6_forcing
 from climatesuite.forcing.energy_response import annual_global_mean, fit_energy_balance_response, open_patterns
-from climatesuite.harmonise.coarsen import to_decade, to_year
 from worlds import tiny
 
 FORCINGS = {s: ar6_forcing(s, CESM2) for s in ("ssp126", "ssp370", "ssp585")}
@@ -216,41 +216,6 @@ FORMS = {
 """Common and kappa of a mean response."""
 
 
-class Reference:
-    """A baseline: the mean response, and the residuals that training runs leave about its lines."""
-
-    def __init__(self, name, response, residuals, test):
-        self.name, self.response, self.residuals, self.test = name, response, residuals, test
-
-    def mean(self, timescale, like, member=None):
-        predictor = self.response.predictor(FORCINGS[self.test])
-        return self.response.evaluate(predictor, timescale, np.unique(like.year), member=member)
-
-    def ensemble(self, timescale, like):
-        return ReferenceEnsemble(self.name, self.mean(timescale, like), self.residuals[timescale])
-
-    def mixture(self, truth, name, first_year):
-        """CRPS over the floor of decades whose members draw a global mean and a residual: the expectation over all pairs."""
-        kept = np.flatnonzero(truth.year.values >= first_year)
-        pool = self.ensemble("decade", truth).since(first_year).pool[name]
-        means = [self.mean("decade", truth, k)[name] for k in range(self.response.size)]
-        crps = []
-        for t in kept:
-            both = xr.concat([pool + m[t].drop_vars("year") for m in means], "sample")
-            zero = xr.zeros_like(truth[name][0, [t]])
-            crps.append(float(area_mean(residual_pool_crps(zero, both, truth[name][:, [t]])).mean()))
-        return np.mean(crps) / float(area_mean(pair_floor(truth[name][:, kept])).mean())
-
-
-def residuals_of(runs, lines, timescales):
-    """What the runs leave about the mean of the lines, by timescale."""
-    out = {}
-    for t, coarse in coarse_runs(runs, 2015, timescales).items():
-        means = {s: lines.evaluate(lines.predictor(FORCINGS[s]), t, np.unique(ds.year)) for s, ds in coarse.items()}
-        out[t] = residual_pool(coarse, means, list(lines.variables))
-    return out
-
-
 @pytest.fixture(scope="module")
 def published(climate_data):
     """CRPS over the floor by test scenario, variable, timescale, form and period."""
@@ -259,17 +224,14 @@ def published(climate_data):
     found = {}
     for test, variable, timescale in RATIOS:
         others = {s: ds for s, ds in runs.items() if s != test}
-        response = fit_energy_balance_response(others, FORCINGS, [variable], patterns=patterns)
-        residuals = residuals_of(others, response.lines_only(), [timescale])
-        forms = {n: Reference(n, replace(response, common=c, kappa=k), residuals, test) for n, (c, k) in FORMS.items()}
-        case = {"variables": [variable], "timescales": [timescale], "decade_start": 2015, "bootstrap": 0}
-        for row in score_datasets([], runs[test], list(forms.values()), **case):
-            found[test, variable, timescale, row["model"], row["period"]] = row["crps_ratio"]
+        settings = ([variable], 2015, [timescale], patterns)
+        fitted = EnergyBalanceScaling.fit(others, FORCINGS, FORCINGS[test], *settings)
+        forms = [fitted.variant(n, common=c, kappa=k, draws=False) for n, (c, k) in FORMS.items()]
         if timescale == "decade":
-            truth = to_decade(to_year(runs[test]), 2015)
-            for period, first_year in (("full", 2015), ("headline", 2017)):
-                ratio = forms["six + common"].mixture(truth, variable, first_year)
-                found[test, variable, timescale, "one of six + common", period] = ratio
+            forms.append(fitted.variant("one of six + common", common=0.5, kappa=0.0, draws=True))
+        case = {"variables": [variable], "timescales": [timescale], "decade_start": 2015, "bootstrap": 0}
+        for row in score_datasets([], runs[test], forms, **case):
+            found[test, variable, timescale, row["model"], row["period"]] = row["crps_ratio"]
     return found
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 
 from climatesuite.errors import DataContractError
 from climatesuite.evaluate import page, plots, report, report_figures, tables
-from climatesuite.evaluate.baselines import CLIMATOLOGY, FLOOR, PATTERN_SCALING
+from climatesuite.baselines.names import CLIMATOLOGY, FLOOR, PATTERN_SCALING
 from climatesuite.export import write_cf
 from worlds.fake_ensemble import fake_ensemble, member_by_member
 

@@ -6,7 +6,7 @@ import xarray as xr
 
 from climatesuite.errors import DataContractError
 from climatesuite.evaluate import protocol, scores, series
-from climatesuite.evaluate.baselines import ReferenceEnsemble
+from climatesuite.baselines.reference import ReferenceEnsemble
 from worlds.fake_ensemble import fake_ensemble
 
 DAY = 86400.0

@@ -10,7 +10,7 @@ from climatesuite.archive.read import open_runs
 from climatesuite.errors import DataContractError
 from climatesuite.evaluate import structure
 from climatesuite.evaluate import structure_table as table
-from climatesuite.evaluate.baselines import PatternScaling
+from climatesuite.baselines.pattern_scaling import PatternScaling
 from climatesuite.evaluate.structure_table import structure_table
 from climatesuite.forcing.forcings import open_forcings
 from climatesuite.forcing.response import annual_predictor
