@@ -20,8 +20,7 @@ from climatesuite.baselines.reference import (
 from climatesuite.conventions import TIMESCALES
 from climatesuite.errors import DataContractError
 from climatesuite.evaluate import protocol
-from climatesuite.forcing.energy_response import EnergyBalanceResponse
-from climatesuite.forcing.response import ForcedResponse, fit_response
+from climatesuite.forcing.response import ForcedResponse, Response, fit_response
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def residuals_about(
 
 
 def response_on(
-    response: ForcedResponse | EnergyBalanceResponse,
+    response: Response,
     predictor: xr.DataArray,
     timescale: str,
     like: xr.Dataset,
@@ -90,4 +89,4 @@ def response_on(
             "forced response", "other time labels than the run", "the run's labels", "use sorted, whole months"
         )
     fields = {n: np.asarray(out[n].transpose("time", "lat", "lon").values, dtype=np.float64) for n in names}
-    return on_steps(fields, like, {n: like[n].attrs if n in like else {} for n in names})
+    return on_steps(fields, like, {n: like[n].attrs if n in like else out[n].attrs for n in names})

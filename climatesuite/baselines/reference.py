@@ -6,7 +6,7 @@ scored: ``evaluate.series.pool_series`` takes the exact expectation over the who
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import xarray as xr
@@ -123,6 +123,7 @@ class Baseline(Protocol):
         ...
 
 
+@runtime_checkable
 class Drawn(Protocol):
     """A baseline whose members depend on each other's steps, so that it can only be drawn."""
 
@@ -138,10 +139,11 @@ class Drawn(Protocol):
 
 def draw(baseline: Baseline | Drawn, timescale: str, like: xr.Dataset, members: int, seed: int = 0) -> xr.Dataset:
     """Members of any baseline: canonical Dataset ``(member, time, lat, lon)`` on the labels of ``like``."""
-    exact = getattr(baseline, "ensemble", None)
     drawn = (
-        baseline.draw(timescale, like, members, seed) if exact is None else exact(timescale, like).draw(members, seed)
-    )  # type: ignore[union-attr]
+        baseline.draw(timescale, like, members, seed)
+        if isinstance(baseline, Drawn)
+        else baseline.ensemble(timescale, like).draw(members, seed)
+    )
     return drawn.assign_attrs(model=baseline.name, seed=seed)
 
 

@@ -67,6 +67,11 @@ def compare(
     given = list(predictions)
     if not given:
         raise DataContractError("comparison", "no ensembles", "one or more", "name ensemble files")
+    taken = {b.name for b in references} & {p.model for p in given}
+    if taken:
+        raise DataContractError(
+            "comparison", f"an ensemble named {taken.pop()} like a reference", "a name of its own", "rename its model"
+        )
     rows, differences = [], []
     for timescale in [t for t in TIMESCALES if any(p.timescale == t for p in given)]:
         group = _common([p for p in given if p.timescale == timescale])

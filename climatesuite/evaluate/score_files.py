@@ -264,7 +264,7 @@ def write_baseline(
     about = {
         "title": f"{fitted.name}: {first.attrs.get('source_id', 'an unnamed model')} under {scenario}",
         "institution": "climatesuite", "source": f"{fitted.name}, fitted on {', '.join(training)}",
-        "references": "climatesuite/baselines", "model": fitted.name, "seed": seed,
+        "references": "climatesuite/baselines", "model": f"{fitted.name}, drawn", "seed": seed,
         "license": first.attrs.get("license"),
     }  # fmt: skip
     return write_cf(out, ((m, drawn.isel(member=m, drop=True)) for m in range(members)), like, about)

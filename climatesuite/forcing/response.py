@@ -6,6 +6,7 @@ decades are the day-weighted means of its months, so that averaging a response o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import xarray as xr
@@ -14,6 +15,25 @@ from climatesuite.errors import DataContractError
 from climatesuite.harmonise.calendars import month_lengths
 
 PREDICTOR = "CO2"
+
+
+class Response(Protocol):
+    """A forced response, on whatever predictor: cumulative CO2 here, six global means in ``energy_response``."""
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the fields, in order."""
+        ...
+
+    def evaluate(
+        self,
+        predictor: xr.DataArray,
+        timescale: str,
+        years: Sequence[int] | None = None,
+        decade_start: int | None = None,
+    ) -> xr.Dataset:
+        """The fields ``(time, lat, lon)`` of a scenario; years and decades are day-weighted means of the months."""
+        ...
 
 
 @dataclass(frozen=True)
