@@ -10,6 +10,7 @@ from climatesuite.baselines.names import ENERGY_BALANCE
 from climatesuite.baselines.pattern_scaling import residuals_about, response_on
 from climatesuite.baselines.reference import ReferenceEnsemble, Runs, field_names, known
 from climatesuite.conventions import TIMESCALES
+from climatesuite.forcing.energy_balance import Calibration
 from climatesuite.forcing.energy_response import EnergyBalanceResponse, fit_energy_balance_response
 
 
@@ -35,7 +36,7 @@ class EnergyBalanceScaling:
     def fit(
         cls, runs: Runs, forcings: Mapping[str, xr.Dataset], target: xr.Dataset,
         variables: Sequence[str] | None = None, decade_start: int | None = None, timescales: Sequence[str] = TIMESCALES,
-        patterns: xr.DataArray | None = None,
+        patterns: xr.DataArray | None = None, calibration: Calibration | None = None,
     ) -> "EnergyBalanceScaling":  # fmt: skip
         """Fit on training runs of months that hold tas.
 
@@ -47,12 +48,13 @@ class EnergyBalanceScaling:
             decade_start: First year of a decade.
             timescales: Which to fit.
             patterns: Multi-model warming patterns (``energy_response.open_patterns``); None for no such term.
+            calibration: Of the Earth system model; by default that of the runs' ``source_id``.
 
         Raises:
             DataContractError: If the model has no calibration, or tas or a forcing is missing.
         """
         names = field_names(runs, variables)
-        response = fit_energy_balance_response(runs, forcings, names, patterns=patterns)
+        response = fit_energy_balance_response(runs, forcings, names, patterns=patterns, calibration=calibration)
         lines = response.lines_only()
 
         def mean(scenario: str, timescale: str, like: xr.Dataset) -> xr.Dataset:

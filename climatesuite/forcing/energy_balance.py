@@ -114,7 +114,7 @@ class ThreeLayer:
             ``(..., year)``.
         """
         series = np.asarray(forcing, dtype=np.float64).reshape(-1, forcing.shape[-1])
-        end, mean = self._step(1.0 / substeps)
+        end, mean = self.step(1.0 / substeps)
         layers, out = np.zeros((3, series.shape[0])), np.empty_like(series)
         for year in range(series.shape[1]):
             total: Array = np.zeros(series.shape[0])
@@ -124,7 +124,7 @@ class ThreeLayer:
             out[:, year] = total / substeps
         return out.reshape(forcing.shape)
 
-    def _step(self, years: float) -> tuple[Array, Array]:
+    def step(self, years: float) -> tuple[Array, Array]:
         """What turns (T1, T2, T3, forcing) into the layers at the end of a step ``(3, 4)`` and T1's mean over it ``(4,)``."""
         system = np.zeros((5, 5))  # three layers, the constant forcing, the integral of T1
         system[:3, :3] = self.rates()
@@ -318,7 +318,7 @@ class EnergyBalance:
         """
         if not observed:
             raise DataContractError("energy balance", "no training scenarios", "one or more", "name training scenarios")
-        targets = [_Target.of(name, series, forcings) for name, series in observed.items()]
+        targets = [Target.of(name, series, forcings) for name, series in observed.items()]
         members = []
         for layers in calibration.sets:
             for has_aerosol in (False, True):
@@ -327,7 +327,7 @@ class EnergyBalance:
 
 
 @dataclass(frozen=True)
-class _Target:
+class Target:
     """A training scenario: 5-year means of its global mean, where they lie in the forcing, and the forcing."""
 
     blocks: Array
@@ -335,7 +335,7 @@ class _Target:
     parts: dict[str, Array]
 
     @classmethod
-    def of(cls, scenario: str, series: xr.DataArray, forcings: Mapping[str, xr.Dataset]) -> "_Target":
+    def of(cls, scenario: str, series: xr.DataArray, forcings: Mapping[str, xr.Dataset]) -> "Target":
         years, subject = series["year"].values.astype(int), f"energy balance, {scenario}"
         if scenario not in forcings:
             raise DataContractError(subject, "no forcing", "its components from 1850", "give it with the others")
@@ -362,7 +362,7 @@ def _block_means(values: Array) -> Array:
     return values.reshape(-1, BLOCK_YEARS).mean(axis=1)
 
 
-def _fit_one(layers: ThreeLayer, targets: list[_Target], has_aerosol: bool) -> GlobalMean:
+def _fit_one(layers: ThreeLayer, targets: list[Target], has_aerosol: bool) -> GlobalMean:
     """Penalised least squares: offset and gain are linear given the aerosol scale, which is searched where it is free."""
     observed = np.concatenate([t.blocks for t in targets])
 
