@@ -1,4 +1,4 @@
-"""The ``spf`` command: run, train, sample, inspect."""
+"""The ``spf`` command: run, train, sample, inspect, unet."""
 
 import argparse
 import logging
@@ -64,6 +64,13 @@ def parser() -> argparse.ArgumentParser:
     inspect = verbs.add_parser("inspect", help="what a checkpoint was made from", description=_inspect.__doc__)
     inspect.add_argument("checkpoint", type=Path)
     inspect.set_defaults(command=_inspect)
+
+    unet = verbs.add_parser("unet", help="the deterministic baseline of an experiment", description=_unet.__doc__)
+    _experiment(unet)
+    unet.add_argument("--minutes", type=_above_zero, default=5.0, help="wall time of training (default 5)")
+    unet.add_argument("--steps", type=_positive, help="stop after so many steps even if time is left")
+    unet.add_argument("--seed", type=int, default=0, help="of first weights and batches (default 0)")
+    unet.set_defaults(command=_unet)
     return top
 
 
@@ -103,6 +110,15 @@ def _inspect(args: argparse.Namespace) -> int:
     return 0
 
 
+def _unet(args: argparse.Namespace) -> int:
+    """Train a UNet from a year's forcings to its fields, and write its years and decades of the test scenario."""
+    from spf.commands.unet import unet
+
+    files = unet(args.experiment, _folder(args), args.minutes, args.seed, args.steps)
+    print("\n".join(map(str, files)))
+    return 0
+
+
 def _folder(args: argparse.Namespace) -> Path | None:
     if args.out is not None:
         return args.out
@@ -120,6 +136,16 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _above_zero(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from climatesuite.baselines.pattern_scaling import PatternScaling
 from climatesuite.baselines.reference import Baseline, Drawn, Runs, field_names
 from climatesuite.conventions import TIMESCALES
 from climatesuite.errors import DataContractError
-from climatesuite.forcing.energy_balance import CALIBRATIONS, ar6_forcing, calibration_of, scenarios
+from climatesuite.forcing.energy_balance import CALIBRATIONS, Calibration, ar6_forcing, calibration_of, scenarios
 from climatesuite.forcing.energy_response import GLOBAL_MEAN_OF
 
 
@@ -28,6 +28,7 @@ class Case:
         decade_start: First year of a decade; the runs' first year if None.
         timescales: Which to fit.
         patterns: Multi-model warming patterns for the energy balance; None for no such term.
+        calibration: Energy balance of the Earth system model (``forcing.calibrate``); by default the one that is shipped.
     """
 
     runs: Runs
@@ -37,6 +38,7 @@ class Case:
     decade_start: int | None = None
     timescales: Sequence[str] = TIMESCALES
     patterns: xr.DataArray | None = None
+    calibration: Calibration | None = None
 
     def co2(self) -> Mapping[str, xr.DataArray]:
         """The predictors.
@@ -55,12 +57,8 @@ class Case:
         """Whether the energy balance can be fitted: calibration, forcing tables, months of tas."""
         first = next(iter(self.runs.values()))
         known = {*self.runs, self.scenario} <= set(scenarios())
-        return (
-            first.attrs.get("source_id") in CALIBRATIONS
-            and known
-            and GLOBAL_MEAN_OF in first
-            and "month" in first.coords
-        )
+        calibrated = self.calibration is not None or first.attrs.get("source_id") in CALIBRATIONS
+        return calibrated and known and GLOBAL_MEAN_OF in first and "month" in first.coords
 
 
 def _climatology(case: Case) -> Climatology:
@@ -81,11 +79,12 @@ def _ar1(case: Case) -> AutoregressiveScaling:
 
 
 def _energy_balance(case: Case) -> EnergyBalanceScaling:
-    source = calibration_of(str(next(iter(case.runs.values())).attrs.get("source_id", "an unnamed model")))
+    source_id = str(next(iter(case.runs.values())).attrs.get("source_id", "an unnamed model"))
+    source = case.calibration or calibration_of(source_id)
     forcings = {s: ar6_forcing(s, source) for s in [*case.runs, case.scenario]}
     return EnergyBalanceScaling.fit(
-        case.runs, forcings, forcings[case.scenario], case.variables, case.decade_start, case.timescales, case.patterns
-    )
+        case.runs, forcings, forcings[case.scenario], case.variables, case.decade_start, case.timescales, case.patterns, source
+    )  # fmt: skip
 
 
 def _mesmer(case: Case) -> Drawn:
