@@ -1,5 +1,6 @@
 """Rows of scores, differences and structure as text for a terminal."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,7 +50,11 @@ def structures_table(structures: Mapping[str, Sequence[Row]]) -> str:
     models = list(structures)
     keys = dict.fromkeys((r["name"], r["variable"]) for rows in structures.values() for r in rows)
     found = {m: {(r["name"], r["variable"]): r for r in rows} for m, rows in structures.items()}
-    lines = [f"{'':48s} {'':8s} {'real, mean and interval':>28s} " + " ".join(f"{m[:20]:>21s}" for m in models)]
+    heads = [textwrap.wrap(m, 20) for m in models]
+    depth = max((len(head) for head in heads), default=1)
+    heads = [[""] * (depth - len(head)) + head for head in heads]
+    above = [""] * (depth - 1) + ["real, mean and interval"]
+    lines = [f"{'':57s} {above[i]:>28s} " + " ".join(f"{head[i]:>20s} " for head in heads) for i in range(depth)]
     for key in keys:
         rows = [found[m].get(key) for m in models]
         first = next(r for r in rows if r is not None)
