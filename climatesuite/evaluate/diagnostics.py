@@ -258,8 +258,8 @@ def ranks(ensemble: xr.Dataset, truth: xr.Dataset, name: str) -> Ranks:
     shares = xr.DataArray(total / total.sum(), dims="rank", name="rank_histogram")
     counts = _thinned_counts(ours, theirs, name)
     few = counts.sum() < 5 * (size + 1)  # the usual bound of a chi-square: five expected in each class
-    ratio = None if few else scores.rank_chi2(counts) / size
-    return Ranks(shares, scores.reliability_index(shares), ratio, int(round(counts.sum())))
+    ratio = None if few else float(scores.rank_chi2(counts)) / size
+    return Ranks(shares, float(scores.reliability_index(shares)), ratio, int(round(counts.sum())))
 
 
 def _thinned_counts(ours: xr.Dataset, theirs: xr.Dataset, name: str) -> Array:

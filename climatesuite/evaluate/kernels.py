@@ -34,10 +34,21 @@ def pair_sum(x: Array) -> Array:
 
 def mean_abs_difference(x: Array, y: Array) -> Array:
     """Mean over forecast members of abs(x_m - y_n): ``[M, ...], [N, ...] -> [N, ...]``."""
-    out = np.empty(y.shape)
-    for n, target in enumerate(y):  # N is small; a broadcast would hold N times the ensemble
-        out[n] = np.abs(x - target).mean(axis=0)
-    return out
+    out, part = np.zeros(y.shape), np.empty(y.shape[1:])
+    for total, target in zip(out, y, strict=True):
+        for member in x:  # a broadcast would hold copies of the ensemble
+            np.abs(np.subtract(member, target, out=part), out=part)
+            total += part
+    return out / x.shape[0]
+
+
+def variance(x: Array) -> Array:
+    """Variance over members, ddof = 1, from departures from their mean: ``[M, ...] -> [...]``, without a copy of x."""
+    centre, total, part = x.mean(axis=0), np.zeros(x.shape[1:]), np.empty(x.shape[1:])
+    for member in x:
+        np.subtract(member, centre, out=part)
+        total += np.multiply(part, part, out=part)
+    return total / (x.shape[0] - 1)
 
 
 def crps_from(mean_abs: Array, pairs: Array, size: int, kind: str) -> Array:
@@ -91,8 +102,10 @@ def rank_shares(x: Array, y: Array, weights: Array) -> Array:
     out = np.empty((y.shape[0], n_time, size + 1))
     rows = np.arange(n_time)[:, None] * (size + 2)
     for n, target in enumerate(y):
-        below = (x < target).sum(axis=0)
-        ties = (x == target).sum(axis=0)
+        below, ties = (np.zeros(target.shape, dtype=np.int64) for _ in range(2))
+        for member in x:
+            below += member < target
+            ties += member == target
         part = weights / (ties + 1.0)
         # difference array: the share enters at rank `below` and leaves after rank `below + ties`
         edges = np.bincount((rows + below).ravel(), part.ravel(), minlength=n_time * (size + 2))

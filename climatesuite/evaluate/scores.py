@@ -1,173 +1,141 @@
-"""Scores of an ensemble against single members of the truth: pure functions on named arrays.
+"""Scores of an ensemble against single members of the truth: pure functions on named arrays, xarray in, xarray out.
 
 Forecasts have dims ``(member, time, lat, lon)``, truths ``(member, time, lat, lon)`` or the same without ``member``; both in
-one unit. Every function computes in float64, checks that coordinates and units agree, and never joins, drops or fills.
-All of them hold a float64 copy of what they are given: long ensembles go through ``evaluate.series``, block by block.
-"""
+one unit, which the result carries in ``attrs["units"]``. Everything is computed in float64; coordinates and units must agree,
+nothing is joined or broadcast, and results carry the truth's coordinates. Numbers are arrays without dims: ``float()`` reads one.
 
-from collections.abc import Callable, Hashable, Sequence
+Memory: dask-backed input gives dask-backed results, one block (``checks.BLOCK_BYTES`` of float64) a thread. Larger arrays that
+are not dask-backed, on disk or in memory, are cut into such blocks, too, and the result is computed. Mean, bias, RMSE and spread
+accumulate over members; CRPS and ranks need all members of a cell at once, so their blocks are cut in time, then in rows.
+
+NaN is an error, raised when a block is computed, unless ``skipna``: then a cell and step counts only where forecast and truth
+are valid in every member, area weights are renormalised over those cells step by step, and steps without any are left out.
+The share masked is in ``attrs["masked_fraction"]``; lazy results lack it, ask :func:`masked_fraction`. Infinity is an error always.
+"""
 
 import numpy as np
 import xarray as xr
-from scipy.stats import chi2
 
 from climatesuite.errors import DataContractError
 from climatesuite.evaluate import kernels
-from climatesuite.harmonise.grids import cos_weights
+from climatesuite.evaluate.checks import (
+    TARGET,
+    check_comparable,
+    check_finite,
+    check_member_dim,
+    checked,
+    in_blocks,
+    label,
+    row_weights,
+    same_coordinate,
+)
+from climatesuite.evaluate.kernels import Array
+from climatesuite.evaluate.pairs import Fields, Weights, area_average, prepare, prepare_alone
+from climatesuite.evaluate.ranks import (
+    rank_chi2,
+    rank_counts,
+    rank_p_value,
+    rank_parts,
+    reliability_index,
+    thinned,
+)
 
-TARGET = "target"
-_COORDINATE_TOLERANCE_DEG = 1e-4
-
-
-def _label(field: xr.DataArray) -> str:
-    return str(field.name) if field.name is not None else "field"
-
-
-def check_finite(field: xr.DataArray, values: np.ndarray | None = None) -> None:
-    """Raise DataContractError if a value is NaN or infinite."""
-    values = np.asarray(field.values) if values is None else values
-    bad = int(values.size - np.isfinite(values).sum())
-    if bad:
-        raise DataContractError(
-            _label(field),
-            f"{bad} of {values.size} values are NaN or infinite",
-            "finite values",
-            "mask or fill before scoring",
-        )
-
-
-def _same_coordinate(dim: Hashable, a: xr.DataArray, b: xr.DataArray) -> bool:
-    if dim == "time" and "year" in a.coords and "year" in b.coords:
-        # mid-period dates differ between calendars and tools; the period's labels do not
-        return all(
-            name in a.coords and name in b.coords and np.array_equal(a[name], b[name])
-            for name in ("year", "month")
-            if name in a.coords or name in b.coords
-        )
-    if dim not in a.coords or dim not in b.coords:
-        return dim not in a.coords and dim not in b.coords
-    left, right = a[dim].values, b[dim].values
-    if dim in ("lat", "lon"):
-        return bool(np.allclose(left, right, rtol=0.0, atol=_COORDINATE_TOLERANCE_DEG))
-    return np.array_equal(left, right)
+__all__ = [
+    "TARGET", "area_mean", "bias", "check_comparable", "check_finite", "crps_ensemble", "mae", "masked_fraction", "nrmse",
+    "pair_floor", "rank_chi2", "rank_histogram", "rank_p_value", "rank_parts", "rank_test", "reliability_index",
+    "residual_pool_crps", "rmse", "rmse_by_step", "skill", "spread", "spread_skill", "tail_crps",
+]  # fmt: skip
 
 
-def check_comparable(forecast: xr.DataArray, truth: xr.DataArray, member_dim: str = "member") -> None:
-    """Check that two arrays differ in their members only.
-
-    Raises:
-        DataContractError: If dimensions, their lengths or labels, latitudes, longitudes or units differ.
-    """
-    subject = f"{_label(forecast)}: forecast against truth"
-    ours, theirs = ([d for d in field.dims if d not in (member_dim, TARGET)] for field in (forecast, truth))
-    if set(ours) != set(theirs):
-        raise DataContractError(
-            subject,
-            f"dimensions {ours}",
-            f"the truth's, {theirs}",
-            "rename or select until both agree; nothing is broadcast",
-        )
-    for dim in ours:
-        if forecast.sizes[dim] != truth.sizes[dim] or not _same_coordinate(dim, forecast, truth):
-            raise DataContractError(
-                subject,
-                f"coordinate {dim} ({forecast.sizes[dim]} values) is not the truth's ({truth.sizes[dim]} values)",
-                f"equal {dim}",
-                "regrid or align by labels first (evaluate.protocol.align)",
-            )
-    units = [field.attrs["units"] for field in (forecast, truth) if "units" in field.attrs]
-    if len(set(units)) > 1:
-        raise DataContractError(subject, f"units {units[0]!r}", f"the truth's, {units[1]!r}", "convert one of them")
+def masked_fraction(forecast: xr.DataArray, truth: xr.DataArray, member_dim: str = "member") -> xr.DataArray:
+    """Share of cells and steps, each counted 1, that ``skipna`` leaves out: NaN in a member of either. Lazy if they are."""
+    pair = prepare(forecast, truth, member_dim, True)
+    return pair.result(pair.mean_error.isnull().mean(), "masked_fraction", "1")
 
 
-def _arrays(
-    forecast: xr.DataArray, truth: xr.DataArray, member_dim: str
-) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], xr.DataArray]]:
-    """Checked float64 arrays ``[M, ...]`` and ``[N, ...]`` and a function that names ``[N, ...]`` results again."""
-    check_comparable(forecast, truth, member_dim)
-    if member_dim not in forecast.dims:
-        raise DataContractError(
-            _label(forecast), f"dims {forecast.dims}", f"a dimension {member_dim!r}", "name the ensemble's dim"
-        )
-    order = [d for d in forecast.dims if d != member_dim]
-    target_dim = next((d for d in (TARGET, member_dim) if d in truth.dims), None)
-    named = truth if target_dim is None else truth.rename({target_dim: TARGET}) if target_dim != TARGET else truth
-    named = named.transpose(*([TARGET] if target_dim else []), *order)
-    x = np.asarray(forecast.transpose(member_dim, *order).values, dtype=np.float64)
-    y = np.asarray(named.values, dtype=np.float64)
-    check_finite(forecast, x)
-    check_finite(truth, y)
-
-    def wrap(values: np.ndarray) -> xr.DataArray:
-        return named.copy(data=values if target_dim else values[0])
-
-    return x, y if target_dim else y[None], wrap
-
-
-def area_mean(field: xr.DataArray, weights: xr.DataArray | None = None) -> xr.DataArray:
+def area_mean(field: xr.DataArray, weights: Weights = None, skipna: bool = False) -> xr.DataArray:
     """Area-weighted mean over lat and lon.
 
     Args:
         field: Dims include ``lat`` and ``lon``.
         weights: ``(lat)``; the cosine of latitude by default.
+        skipna: Whether the mean is over the cells that are not NaN, whose weights are renormalised; NaN where there are none.
 
     Returns:
-        Float64, the other dims; sum(w z) / (W sum(w)), unit of the field.
+        Float64, the other dims, lazy if the field is; sum(w z) / (W sum(w)), name and unit of the field.
 
     Raises:
-        DataContractError: If lat or lon is missing, weights lie on other latitudes, or a value is NaN.
+        DataContractError: If lat or lon is missing, weights lie on other latitudes, or a value is infinite or NaN.
     """
-    if "lat" not in field.dims or "lon" not in field.dims:
-        raise DataContractError(
-            _label(field), f"dims {field.dims}", "lat and lon among them", "rename the horizontal dims"
-        )
-    check_finite(field)
-    w = cos_weights(field["lat"]) if weights is None else weights
-    if w.dims != ("lat",) or w.sizes["lat"] != field.sizes["lat"] or not _same_coordinate("lat", w, field):
-        raise DataContractError(
-            "area weights", f"dims {w.dims}", "one weight per latitude of the field", "compute them from its lat"
-        )
-    rows = field.astype(np.float64).mean("lon").transpose(..., "lat")
-    w_values = np.asarray(w.values, dtype=np.float64)
-    return rows.isel(lat=0, drop=True).copy(data=np.asarray(rows.values @ (w_values / w_values.sum())))
-
-
-def _mean_error(forecast: xr.DataArray, truth: xr.DataArray, member_dim: str) -> xr.DataArray:
-    """Mean of the forecast's members minus mean of the truth's."""
-    check_comparable(forecast, truth, member_dim)
-    check_finite(forecast)
-    check_finite(truth)
-    x = forecast.astype(np.float64)
-    y = truth.astype(np.float64)
-    x = x.mean(member_dim) if member_dim in x.dims else x
-    y = y.mean(member_dim) if member_dim in y.dims else y
-    y = y.transpose(*x.dims)
-    return x.copy(data=x.values - y.values)
-
-
-def _total(field: xr.DataArray) -> float:
-    return float(field.mean())
+    w = row_weights(field, weights)
+    z = checked(in_blocks(field), skipna)
+    out = area_average(z, w, skipna).rename(field.name)
+    out.attrs = dict(field.attrs)
+    if skipna and field.chunks is None:
+        out.attrs["masked_fraction"] = float(z.isnull().mean())
+    return out if field.chunks is not None else out.compute()
 
 
 def rmse(
-    forecast: xr.DataArray, truth: xr.DataArray, weights: xr.DataArray | None = None, member_dim: str = "member"
-) -> float:
+    forecast: xr.DataArray,
+    truth: xr.DataArray,
+    weights: Weights = None,
+    member_dim: str = "member",
+    skipna: bool = False,
+) -> xr.DataArray:
     """Root of the pooled mean square error of the ensemble mean against the mean of the truth's members.
 
-    Square, area mean, mean over time, one root: never below a mean of yearly roots, which some tables print.
+    Square, area mean, mean over time, one root: never below the mean of :func:`rmse_by_step`, which some tables print.
     """
-    return float(np.sqrt(_total(area_mean(_mean_error(forecast, truth, member_dim) ** 2, weights))))
+    pair = prepare(forecast, truth, member_dim, skipna)
+    return pair.result(pair.pooled(pair.mean_error**2, weights) ** 0.5, "rmse")
+
+
+def rmse_by_step(
+    forecast: xr.DataArray,
+    truth: xr.DataArray,
+    weights: Weights = None,
+    member_dim: str = "member",
+    skipna: bool = False,
+) -> xr.DataArray:
+    """One root a step ``(time)``; its mean over years is what ClimateBench's notebooks print (``get_rmse(...).mean()``)."""
+    pair = prepare(forecast, truth, member_dim, skipna)
+    return pair.result(pair.area(pair.mean_error**2, weights) ** 0.5, "rmse")
 
 
 def bias(
-    forecast: xr.DataArray, truth: xr.DataArray, weights: xr.DataArray | None = None, member_dim: str = "member"
-) -> float:
+    forecast: xr.DataArray,
+    truth: xr.DataArray,
+    weights: Weights = None,
+    member_dim: str = "member",
+    skipna: bool = False,
+) -> xr.DataArray:
     """Mean of forecast minus truth, unit of the fields."""
-    return _total(area_mean(_mean_error(forecast, truth, member_dim), weights))
+    pair = prepare(forecast, truth, member_dim, skipna)
+    return pair.result(pair.pooled(pair.mean_error, weights), "bias")
+
+
+def mae(
+    forecast: xr.DataArray,
+    truth: xr.DataArray,
+    weights: Weights = None,
+    member_dim: str = "member",
+    skipna: bool = False,
+) -> xr.DataArray:
+    """Mean absolute error of the ensemble mean against single members of the truth."""
+    pair = prepare(forecast, truth, member_dim, skipna)
+    return pair.result(pair.pooled(abs(pair.errors), weights), "mae")
+
+
+def _crps_block(x: Array, y: Array, kind: str) -> Array:
+    """``x [..., M], y [..., N] -> [..., N]``."""
+    x, y = np.moveaxis(x, -1, 0), np.moveaxis(y, -1, 0)
+    out = kernels.crps_from(kernels.mean_abs_difference(x, y), kernels.pair_sum(x), x.shape[0], kind)
+    return np.moveaxis(out, 0, -1)
 
 
 def crps_ensemble(
-    forecast: xr.DataArray, truth: xr.DataArray, kind: str = "fair", member_dim: str = "member"
+    forecast: xr.DataArray, truth: xr.DataArray, kind: str = "fair", member_dim: str = "member", skipna: bool = False
 ) -> xr.DataArray:
     """Continuous ranked probability score of every cell, by sorting.
 
@@ -176,124 +144,218 @@ def crps_ensemble(
         truth: Single members: with or without dim ``member``; a member dim is called ``target`` in the result.
         kind: ``fair`` (M >= 2), ``plain`` or ``mae``; see :func:`kernels.crps_from`.
         member_dim: Name of the ensemble's dim.
+        skipna: Whether cells with NaN in any member of either are NaN in the result rather than an error.
 
     Returns:
-        The truth's dims, float64, unit of the fields. 0 <= fair <= plain.
+        The truth's dims, float64, unit of the fields, lazy if either is. 0 <= fair <= plain.
 
     Raises:
         DataContractError: On coordinates, dims or units that differ, NaN, or fair with one member.
+        ValueError: On an unknown kind.
     """
-    x, y, wrap = _arrays(forecast, truth, member_dim)
-    if kind == "fair" and x.shape[0] < 2:
+    return _crps(forecast, truth, kind, member_dim, skipna)
+
+
+def _crps(
+    forecast: xr.DataArray, truth: xr.DataArray, kind: str, member_dim: str, skipna: bool,
+    at_least: float | xr.DataArray | None = None,
+) -> xr.DataArray:  # fmt: skip
+    check_member_dim(forecast, member_dim)
+    size = forecast.sizes[member_dim]
+    if kind == "fair" and size < 2:
         raise DataContractError(
-            _label(forecast), "1 member", "2 or more for the fair CRPS", "use kind='mae' or draw more members"
+            label(forecast), "1 member", "2 or more for the fair CRPS", "use kind='mae' or draw more members"
         )
-    return wrap(kernels.crps_from(kernels.mean_abs_difference(x, y), kernels.pair_sum(x), x.shape[0], kind))
+    kernels.crps_from(np.zeros(0), np.zeros(0), size, kind)  # an unknown kind is refused before anything is read
+    pair = prepare(forecast, truth, member_dim, skipna, whole=True, at_least=at_least)
+    values = xr.apply_ufunc(
+        _crps_block, pair.x, pair.y, input_core_dims=[[member_dim], [TARGET]], output_core_dims=[[TARGET]],
+        kwargs={"kind": kind}, dask="parallelized", output_dtypes=[np.float64],
+    )  # fmt: skip
+    return pair.field(values, "crps")
 
 
-def residual_pool_crps(mean: xr.DataArray, pool: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
+def tail_crps(
+    forecast: xr.DataArray, truth: xr.DataArray, threshold: float | xr.DataArray, kind: str = "fair",
+    member_dim: str = "member", skipna: bool = False,
+) -> xr.DataArray:  # fmt: skip
+    """Threshold-weighted CRPS of the upper tail: the CRPS of max(x, t) against max(y, t) (Gneiting and Ranjan 2011).
+
+    Args:
+        threshold: Number or array on some of the fields' dims, e.g. ``(lat, lon)``: a quantile of the training scenarios.
+
+    Returns:
+        As :func:`crps_ensemble`.
+    """
+    if isinstance(threshold, xr.DataArray):
+        odd = [d for d in threshold.dims if d not in truth.dims or not same_coordinate(d, threshold, truth)]
+        if odd:
+            raise DataContractError(
+                "threshold of the tail", f"another {odd[0]} than the truth's", f"equal {odd[0]}", "regrid or align it"
+            )
+        threshold = checked(threshold).drop_vars(list(threshold.coords))
+    return _crps(forecast, truth, kind, member_dim, skipna, threshold).rename("tail_crps")
+
+
+def _pool_block(z: Array, pool: Array) -> Array:
+    """``z [..., lat, lon, N], pool [lat, lon, K] -> [..., lat, lon, N]``."""
+    ready = kernels.SortedPool(np.ascontiguousarray(pool.reshape(-1, pool.shape[-1]).T))
+    by_target = np.moveaxis(z, -1, 0)
+    flat = by_target.reshape(*by_target.shape[:-2], -1)
+    out = kernels.crps_from(ready.mean_abs_difference(flat), ready.pairs, ready.size, "fair")
+    return np.moveaxis(out.reshape(by_target.shape), 0, -1)
+
+
+def residual_pool_crps(
+    mean: xr.DataArray, pool: xr.DataArray, truth: xr.DataArray, skipna: bool = False
+) -> xr.DataArray:
     """Fair CRPS of the ensemble ``mean + every residual of the pool``, without building it.
 
     Args:
         mean: ``(time, lat, lon)``.
-        pool: ``(sample, lat, lon)``.
+        pool: ``(sample, lat, lon)``; sorted once a block.
         truth: ``([member,] time, lat, lon)``.
+        skipna: Whether cells with NaN in any of the three are NaN in the result rather than an error.
 
     Returns:
-        The truth's dims: the expectation of the fair CRPS over draws from the pool without replacement.
+        The truth's dims: the expectation of the fair CRPS over draws from the pool without replacement; lazy if any is.
     """
-    x, y, wrap = _arrays(mean.expand_dims("member"), truth, "member")
-    values = np.asarray(pool.transpose("sample", "lat", "lon").values, dtype=np.float64)
-    check_finite(pool, values)
-    ready = kernels.SortedPool(values.reshape(values.shape[0], -1))
-    z = (y - x).reshape(*y.shape[:-2], -1)
-    return wrap(kernels.crps_from(ready.mean_abs_difference(z), ready.pairs, ready.size, "fair").reshape(y.shape))
+    if set(pool.dims) != {"sample", "lat", "lon"} or any(pool.sizes[d] != mean.sizes.get(d) for d in ("lat", "lon")):
+        raise DataContractError(
+            label(pool), f"sizes {dict(pool.sizes)}", "(sample, lat, lon) on the grid of the mean", "regrid or rename"
+        )
+    if pool.sizes["sample"] < 2:
+        raise DataContractError(label(pool), "1 residual", "2 or more", "give a larger pool")
+    pair = prepare(mean.transpose(..., "lat", "lon"), truth, "member", skipna, whole=True)
+    values = checked(in_blocks(pool.drop_vars(list(pool.coords)), "sample"), skipna)
+    scored = xr.apply_ufunc(
+        _pool_block, pair.y - pair.x.isel(member=0), values, input_core_dims=[[TARGET], ["sample"]],
+        output_core_dims=[[TARGET]], dask="parallelized", output_dtypes=[np.float64],
+    )  # fmt: skip
+    out = pair.field(scored, "crps")
+    if pair.is_lazy or pool.chunks is not None:
+        return out
+    return out.compute().assign_attrs({"masked_fraction": float(out.isnull().mean())} if skipna else {})
 
 
-def spread(forecast: xr.DataArray, weights: xr.DataArray | None = None, member_dim: str = "member") -> float:
+def spread(
+    forecast: xr.DataArray, weights: Weights = None, member_dim: str = "member", skipna: bool = False
+) -> xr.DataArray:
     """Root of the pooled ensemble variance (ddof = 1).
 
     Raises:
         DataContractError: With fewer than 2 members.
     """
-    if forecast.sizes.get(member_dim, 1) < 2:
-        raise DataContractError(_label(forecast), "1 member", "2 or more for a spread", "draw more members")
-    return float(np.sqrt(_total(area_mean(forecast.astype(np.float64).var(member_dim, ddof=1), weights))))
+    _need_two(forecast, member_dim, "2 or more for a spread", "draw more members")
+    pair = prepare_alone(forecast, member_dim, skipna)
+    variance = pair.x.var(member_dim, ddof=1, skipna=False)
+    return pair.result(pair.pooled(variance, weights) ** 0.5, "spread")
+
+
+def _need_two(field: xr.DataArray, member_dim: str, expected: str, remedy: str) -> None:
+    if field.sizes.get(member_dim, 1) < 2:
+        raise DataContractError(label(field), "1 member", expected, remedy)
 
 
 def skill(
-    forecast: xr.DataArray, truth: xr.DataArray, weights: xr.DataArray | None = None, member_dim: str = "member"
-) -> float:
+    forecast: xr.DataArray,
+    truth: xr.DataArray,
+    weights: Weights = None,
+    member_dim: str = "member",
+    skipna: bool = False,
+) -> xr.DataArray:
     """Root of the pooled mean square error of the ensemble mean against single members."""
-    x, y, wrap = _arrays(forecast, truth, member_dim)
-    return float(np.sqrt(_total(area_mean(wrap((x.mean(axis=0) - y) ** 2), weights))))
+    check_member_dim(forecast, member_dim)
+    pair = prepare(forecast, truth, member_dim, skipna)
+    return pair.result(pair.pooled(pair.errors**2, weights) ** 0.5, "skill")
 
 
 def spread_skill(
-    forecast: xr.DataArray, truth: xr.DataArray, weights: xr.DataArray | None = None, member_dim: str = "member"
-) -> float:
+    forecast: xr.DataArray,
+    truth: xr.DataArray,
+    weights: Weights = None,
+    member_dim: str = "member",
+    skipna: bool = False,
+) -> xr.DataArray:
     """Sqrt((M + 1) / M) x spread / skill, each pooled first: 1 is calibrated, below 1 too narrow (Fortin et al. 2014)."""
-    size = forecast.sizes[member_dim]
-    ratio = spread(forecast, weights, member_dim) / skill(forecast, truth, weights, member_dim)
-    return float(np.sqrt((size + 1) / size) * ratio)
+    check_member_dim(forecast, member_dim)
+    _need_two(forecast, member_dim, "2 or more for a spread", "draw more members")
+    pair = prepare(forecast, truth, member_dim, skipna)
+    variance = pair.pooled(pair.x.var(member_dim, ddof=1, skipna=False), weights)
+    ratio = variance / pair.pooled(pair.errors**2, weights)
+    return pair.result(((pair.size + 1) / pair.size * ratio) ** 0.5, "spread_skill", "1")
+
+
+def _rank_counts(pair: Fields, weights: Weights) -> xr.DataArray:
+    w = row_weights(pair.y, weights)
+    cells = w.expand_dims(lon=pair.y.sizes["lon"]).transpose("lat", "lon")
+    return rank_counts(pair.x, pair.y, cells if pair.valid is None else cells * pair.valid, pair.member_dim, TARGET)
 
 
 def rank_histogram(
-    forecast: xr.DataArray, truth: xr.DataArray, weights: xr.DataArray | None = None, member_dim: str = "member"
+    forecast: xr.DataArray,
+    truth: xr.DataArray,
+    weights: Weights = None,
+    member_dim: str = "member",
+    skipna: bool = False,
 ) -> xr.DataArray:
     """Area-weighted shares of the truth's rank among the members, ties split evenly.
 
     Returns:
         ``(rank)`` of length M + 1, sum 1; flat for a calibrated ensemble.
     """
-    x, y, _ = _arrays(forecast.transpose(..., "lat", "lon"), truth, member_dim)
-    w = cos_weights(forecast["lat"]) if weights is None else weights
-    cells = np.repeat(np.asarray(w.values, dtype=np.float64), forecast.sizes["lon"])
-    size = x.shape[0]
-    counts = kernels.rank_shares(x.reshape(size, -1, cells.size), y.reshape(y.shape[0], -1, cells.size), cells)
-    total = counts.sum(axis=(0, 1))
-    return xr.DataArray(total / total.sum(), dims="rank", name="rank_histogram")
+    check_member_dim(forecast, member_dim)
+    pair = prepare(forecast, truth, member_dim, skipna, whole=True)
+    total = _rank_counts(pair, weights)
+    return pair.result(total / total.sum(), "rank_histogram", "1")
 
 
-def reliability_index(shares: Sequence[float] | np.ndarray | xr.DataArray) -> float:
-    """Sum over ranks of abs(share - 1 / (M + 1)); 0 is flat (Delle Monache et al. 2006)."""
-    values = np.asarray(shares, dtype=np.float64)
-    values = values / values.sum()
-    return float(np.abs(values - 1.0 / values.size).sum())
+def rank_test(
+    forecast: xr.DataArray, truth: xr.DataArray, every: tuple[int, int, int] = (10, 8, 8), member_dim: str = "member",
+    skipna: bool = False,
+) -> xr.Dataset:  # fmt: skip
+    """Chi-square test of the ranks of a thinned sample: every tenth year (of months the first of it), eighth row and column.
 
+    Neighbours are correlated, so on a full grid a p-value would be far too small; ranks of the sample count 1 each.
 
-def rank_chi2(counts: Sequence[float] | np.ndarray | xr.DataArray) -> float:
-    """Chi-square of rank counts against a flat histogram; for thinned, independent counts."""
-    values = np.asarray(counts, dtype=np.float64)
-    expected = values.sum() / values.size
-    return float(((values - expected) ** 2 / expected).sum())
-
-
-def rank_p_value(counts: Sequence[float] | np.ndarray | xr.DataArray) -> float:
-    """Probability of a chi-square (:func:`rank_chi2`, M degrees of freedom) this large if the ensemble is calibrated.
-
-    Neighbouring cells and years are correlated: on anything but a thinned sample it is far too small.
+    Returns:
+        ``n`` values, ``chi2``, ``chi2_ratio`` (over M degrees of freedom, near 1 if calibrated), ``p_value``, and the parts of
+        chi2 that a bias (``linear``), a wrong spread (``quadratic``) and the rest make: :func:`rank_parts`.
     """
-    return float(chi2.sf(rank_chi2(counts), np.size(counts) - 1))
+    check_comparable(forecast, truth, member_dim)
+    check_member_dim(forecast, member_dim)
+    pair = prepare(thinned(forecast, every), thinned(truth, every), member_dim, skipna, whole=True)
+    even = xr.ones_like(pair.y["lat"], dtype=np.float64)
+    counts = _rank_counts(pair, even) * pair.y.sizes["lat"]  # weights sum to 1 over rows
+    parts = {"n": counts.sum(), "p_value": rank_p_value(counts), **rank_parts(counts)}
+    parts["chi2_ratio"] = parts["chi2"] / pair.size
+    out = xr.Dataset({k: pair.result(v, k, "1") for k, v in parts.items()})
+    return out.assign_attrs(thinning=list(every))
 
 
-def pair_floor(truth: xr.DataArray, member_dim: str = "member") -> xr.DataArray:
+def pair_floor(truth: xr.DataArray, member_dim: str = "member", skipna: bool = False) -> xr.DataArray:
     """Half the mean absolute difference of the truth's pairs: the expected fair CRPS of a perfect ensemble.
 
     Raises:
         DataContractError: With fewer than 2 members, or NaN.
     """
-    if truth.sizes.get(member_dim, 1) < 2:
-        raise DataContractError(_label(truth), "1 member", "2 or more members of the truth", "score without a floor")
-    check_finite(truth)
-    ordered = truth.transpose(member_dim, ...)
-    y = np.asarray(ordered.values, dtype=np.float64)
-    return ordered.isel({member_dim: 0}, drop=True).copy(data=kernels.pair_sum(y) / (y.shape[0] * (y.shape[0] - 1)))
+    _need_two(truth, member_dim, "2 or more members of the truth", "score without a floor")
+    pair = prepare_alone(truth, member_dim, skipna, whole=True)
+    sums = xr.apply_ufunc(
+        lambda y: kernels.pair_sum(np.moveaxis(y, -1, 0)), pair.x, input_core_dims=[[member_dim]], dask="parallelized",
+        output_dtypes=[np.float64],
+    )  # fmt: skip
+    named = sums.assign_coords(pair.y.isel({TARGET: 0}, drop=True).coords)
+    return pair.result(named / (pair.size * (pair.size - 1)), "crps_floor")
 
 
 def nrmse(
-    forecast: xr.DataArray, truth: xr.DataArray, weights: xr.DataArray | None = None, member_dim: str = "member"
-) -> dict[str, float]:
+    forecast: xr.DataArray,
+    truth: xr.DataArray,
+    weights: Weights = None,
+    member_dim: str = "member",
+    skipna: bool = False,
+) -> xr.Dataset:
     """ClimateBench's normalised errors of anomalies over the steps given (Watson-Parris et al. 2022).
 
     Members are averaged first. D = abs(area mean of the truth's time mean); nrmse_s: time mean, difference, square, area
@@ -302,10 +364,10 @@ def nrmse(
     Returns:
         ``nrmse_s``, ``nrmse_g``, ``nrmse_t``, dimensionless.
     """
-    error = _mean_error(forecast, truth, member_dim)
-    y = truth.astype(np.float64)
-    y = y.mean(member_dim) if member_dim in y.dims else y
-    scale = abs(float(area_mean(y.mean("time"), weights)))
-    spatial = float(np.sqrt(area_mean(error.mean("time") ** 2, weights))) / scale
-    in_time = float(np.sqrt((area_mean(error, weights) ** 2).mean())) / scale
-    return {"nrmse_s": spatial, "nrmse_g": in_time, "nrmse_t": spatial + 5.0 * in_time}
+    pair = prepare(forecast, truth, member_dim, skipna)
+    error, y = pair.mean_error, pair.y.mean(TARGET, skipna=False)
+    scale = abs(pair.area(y.mean("time", skipna=skipna), weights))
+    spatial = pair.area(error.mean("time", skipna=skipna) ** 2, weights) ** 0.5 / scale
+    in_time = (pair.area(error, weights) ** 2).mean("time", skipna=skipna) ** 0.5 / scale
+    parts = {"nrmse_s": spatial, "nrmse_g": in_time, "nrmse_t": spatial + 5.0 * in_time}
+    return xr.Dataset({k: pair.result(v, k, "1") for k, v in parts.items()})

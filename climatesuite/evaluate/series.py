@@ -87,9 +87,19 @@ class _Reader:
         self.factor = VARIABLES[name].score_factor
 
     def block(self, steps: slice | NDArray[np.int64], member: slice = slice(None), rows: slice = slice(None)) -> Array:
-        values = np.asarray(self.field.isel(member=member, time=steps, lat=rows).values, dtype=np.float64)
+        return self.scaled(self.raw(steps, member, rows))
+
+    def raw(self, steps: slice | NDArray[np.int64], member: slice, rows: slice) -> NDArray:
+        """The same as stored, ``[member, time, lat, lon]``, checked."""
+        values = np.asarray(self.field.isel(member=member, time=steps, lat=rows).values)
         check_finite(self.field, values)
-        return values.reshape(*values.shape[:2], -1) * self.factor
+        return values
+
+    def scaled(self, values: NDArray) -> Array:
+        """Float64 in score units, with rows and columns as one axis."""
+        out = np.array(values, dtype=np.float64)
+        out *= self.factor
+        return out.reshape(*out.shape[:-2], -1)
 
 
 def _cell_weights(ds: xr.Dataset) -> Array:
@@ -126,8 +136,12 @@ def _variability(reader: _Reader, ds: xr.Dataset, w: Array, spans: tuple[Period,
     month = np.asarray(ds["month"].values, dtype=np.int64) if "month" in ds.coords else None
     sums = {span.name: 0.0 for span in spans}
     size = reader.field.sizes["member"]
-    for some, rows, cells in _tiles(size, year.size, _grid(ds)):
-        for x in reader.block(slice(None), some, rows):
+    depth = max(1, year.size * reader.field.dtype.itemsize // 8)
+    for some, rows, cells in _tiles(size, depth, _grid(ds)):
+        for one in reader.raw(
+            slice(None), some, rows
+        ):  # in float64 one by one: a block of float32 holds twice the members
+            x = reader.scaled(one)
             for span in spans:
                 s = span.steps
                 variance = kernels.detrended_variance(x[s], year[s], None if month is None else month[s])
@@ -150,7 +164,7 @@ def truth_series(truth: xr.Dataset, name: str, spans: tuple[Period, ...]) -> Tru
         mean[span] += y.mean(axis=0) @ area
         if size > 1:
             floor[:, span] += kernels.half_pair_means(y) @ area
-            variance[span] += y.var(axis=0, ddof=1) @ area
+            variance[span] += kernels.variance(y) @ area
     check_field(name, truth[name], "the truth", float(mean.mean()) / reader.factor)
     return TruthSeries(floor, variance, _variability(reader, truth, w, spans), mean)
 
@@ -203,7 +217,7 @@ def ensemble_series(
             few, true = (values[:, steps][:, :, points] for values in (x, y))
             shares = kernels.rank_shares(few, true, np.ones(int(points.sum())))
             thinned[np.flatnonzero(steps) + span.start] += shares.sum(axis=0)
-        variance[span] += x.var(axis=0, ddof=1) @ area if size > 1 else np.nan
+        variance[span] += kernels.variance(x) @ area if size > 1 else np.nan
     check_field(name, prediction[name], subject, total / n_time / forecast.factor)
     late_square = float((late_map / late.size) ** 2 @ w) if late.size else float("nan")
     return ScoreSeries(

@@ -12,6 +12,7 @@ from scipy.stats import norm
 
 from climatesuite.errors import DataContractError
 from climatesuite.evaluate import scores
+from climatesuite.harmonise import grids
 
 LAT = [-60.0, 0.0, 60.0]
 SQRT_PI = np.sqrt(np.pi)
@@ -52,6 +53,23 @@ def test_area_mean_of_a_constant_is_the_constant_and_of_an_odd_field_is_zero():
     np.testing.assert_allclose(scores.area_mean(0 * sine + 7.0), 7.0)
     np.testing.assert_allclose(scores.area_mean(sine), 0.0, atol=1e-15)
     np.testing.assert_allclose(scores.area_mean(sine**2), 0.3332725620, atol=1e-10)
+    assert float(grids.cos_weights(sine.lat).sum()) == pytest.approx(1 / np.tan(np.pi / 190), rel=1e-12)
+
+
+def test_area_mean_with_the_weights_of_cells_is_that_of_the_sphere():
+    lat = np.linspace(-90, 90, 96)
+    sine = field(np.broadcast_to(np.sin(np.radians(lat))[:, None], (1, 1, 96, 4)), lat)
+    cells = grids.area_weights(grids.with_bounds(xr.Dataset(coords={"lat": lat, "lon": sine.lon})))
+    assert float(cells.sum()) == pytest.approx(2.0, rel=1e-12)
+    np.testing.assert_allclose(scores.area_mean(sine**2, cells), 0.3333637003, atol=1e-10)
+
+
+def test_rows_without_latitudes_in_degrees_have_no_area():
+    z = rows(1.0, 2.0, 4.0)
+    with pytest.raises(DataContractError, match="rows without latitudes; expected a coordinate lat"):
+        scores.area_mean(z.drop_vars("lat"))
+    with pytest.raises(DataContractError, match="a latitude beyond 90"):
+        scores.area_mean(z.assign_coords(lat=[0, 60, 120]))
 
 
 def test_area_mean_takes_other_weights_of_the_same_latitudes_only():
@@ -62,6 +80,8 @@ def test_area_mean_takes_other_weights_of_the_same_latitudes_only():
         scores.area_mean(z, even.assign_coords(lat=[-50.0, 0.0, 50.0]))
     with pytest.raises(DataContractError, match="lat and lon among them"):
         scores.area_mean(z.rename(lat="y"))
+    with pytest.raises(DataContractError, match="weights from -1"):
+        scores.area_mean(z, even - [2.0, 0.0, 0.0])
 
 
 def test_rmse_weights_rows_by_the_cosine_of_latitude():
@@ -71,7 +91,18 @@ def test_rmse_weights_rows_by_the_cosine_of_latitude():
 def test_rmse_pools_squares_over_time_before_the_root():
     y = field(np.zeros((1, 2, 3, 2)))
     x = y + xr.DataArray([0.0, 2.0], dims="time")
-    assert scores.rmse(x, y) == pytest.approx(np.sqrt(2.0))
+    assert float(scores.rmse(x, y)) == pytest.approx(np.sqrt(2.0), abs=1e-12)
+    assert float(scores.rmse_by_step(x, y).mean()) == pytest.approx(1.0, abs=1e-12)  # a mean of yearly roots is smaller
+
+
+def test_bias_is_forecast_minus_truth():
+    _, y = random_pair()
+    assert float(scores.bias(y + 0.3, y)) == pytest.approx(0.3) == -float(scores.bias(y, y + 0.3))
+
+
+def test_mae_is_that_of_the_ensemble_mean_against_single_members():
+    x, y = at_one_cell(0.0, 4.0), at_one_cell(1.0, 2.0, 6.0)
+    assert float(scores.mae(x, y)) == pytest.approx((1 + 0 + 4) / 3, abs=1e-12)
 
 
 def test_rmse_compares_the_mean_of_members_with_the_mean_of_the_truths_members():
@@ -91,6 +122,9 @@ def test_rmse_and_bias_agree_with_scores_and_xskillscore():
     flat = w.broadcast_like(a.isel(time=0))
     by_step = xskillscore.rmse(a, b, dim=["lat", "lon"], weights=flat)
     assert scores.rmse(x, y) == pytest.approx(float(np.sqrt((by_step**2).mean())), rel=1e-12)
+    np.testing.assert_allclose(scores.rmse_by_step(x, y), by_step, rtol=1e-12)
+    theirs = oracle.continuous.mae(a.expand_dims(target=2), y.rename(member="target").drop_vars("target"), weights=w)
+    assert scores.mae(x, y) == pytest.approx(float(theirs), rel=1e-12)
 
 
 # ---- CRPS
@@ -123,14 +157,44 @@ def test_crps_agrees_with_scores_and_xskillscore():
         xr.testing.assert_allclose(ours, theirs.transpose(*ours.dims), rtol=1e-12)
     first = y.isel(member=0, drop=True)
     theirs = xskillscore.crps_ensemble(first, x, dim=[])
-    np.testing.assert_allclose(scores.crps_ensemble(x, first, "plain"), theirs, rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(scores.crps_ensemble(x, first, "plain"), theirs, rtol=1e-12, atol=1e-14)
+    for kind, estimator in (("fair", "fair"), ("plain", "nrg")):
+        theirs = scoringrules.crps_ensemble(first.values, x.values, m_axis=0, estimator=estimator)
+        np.testing.assert_allclose(scores.crps_ensemble(x, first, kind), theirs, rtol=1e-12, atol=1e-14)
+
+
+def test_crps_of_the_tail_is_that_of_values_raised_to_the_threshold():
+    x, y = at_one_cell(1.0, 2.0, 4.0, 5.0), at_one_cell(4.5)
+    assert float(scores.tail_crps(x, y, 3.0, "plain").squeeze()) == pytest.approx(0.5625, abs=1e-12)
+    assert float(scores.tail_crps(x, y, 3.0).squeeze()) == pytest.approx(0.4166666667, abs=1e-9)
+    x, y = random_pair()
+    local = y.mean(("member", "time"))
+    target = y.rename(member="target")
+    for kind, method in (("fair", "fair"), ("plain", "ecdf")):
+        theirs = oracle.probability.tail_tw_crps_for_ensemble(
+            x, target, "member", local, tail="upper", method=method, preserve_dims="all"
+        )
+        np.testing.assert_allclose(
+            scores.tail_crps(x, y, local, kind),
+            theirs.transpose("target", "time", "lat", "lon"),
+            rtol=1e-12,
+            atol=1e-14,
+        )
+    with pytest.raises(DataContractError, match="another lat than the truth's"):
+        scores.tail_crps(x, y, local.assign_coords(lat=[-50.0, 0.0, 50.0]))
+
+
+def test_an_unknown_kind_of_crps_is_refused_before_anything_is_read():
+    x, y = random_pair()
+    with pytest.raises(ValueError, match="'almost fair' for 5 members"):
+        scores.crps_ensemble(x.chunk(time=1), y, "almost fair")
 
 
 def test_expected_crps_of_a_calibrated_normal_ensemble_is_the_closed_form():
     rng = np.random.default_rng(0)
-    x, y = field(rng.normal(size=(5, 50, 3, 400))), field(rng.normal(size=(1, 50, 3, 400)))
-    assert float(scores.crps_ensemble(x, y).mean()) == pytest.approx(1 / SQRT_PI, abs=0.01)
-    assert float(scores.crps_ensemble(x, y, "plain").mean()) == pytest.approx(1.2 / SQRT_PI, abs=0.01)
+    x, y = field(rng.normal(size=(5, 50, 3, 1334))), field(rng.normal(size=(1, 50, 3, 1334)))
+    assert float(scores.crps_ensemble(x, y).mean()) == pytest.approx(1 / SQRT_PI, abs=0.005)
+    assert float(scores.crps_ensemble(x, y, "plain").mean()) == pytest.approx(1.2 / SQRT_PI, abs=0.005)
 
 
 def test_a_large_normal_ensemble_tends_to_the_gaussian_formula():
@@ -175,6 +239,15 @@ def test_floor_is_the_leave_one_out_fair_crps_of_the_members():
     assert float(scores.pair_floor(y).mean()) == pytest.approx(float(np.mean(left_out)), rel=1e-12)
 
 
+@pytest.mark.parametrize(("members", "square"), [((-1, 0, 1), 1.5), ((0, 1, 5), 10.5)])
+def test_leaving_one_member_out_gives_n_over_n_minus_one_times_the_variance(members, square):
+    y, left_out = at_one_cell(*members), []
+    for n in range(3):
+        left_out.append(float(scores.rmse(y.drop_isel(member=n), y.isel(member=n, drop=True))) ** 2)
+    assert np.mean(left_out) == pytest.approx(square, abs=1e-12)
+    assert 3 / 2 * float(scores.spread(y)) ** 2 == pytest.approx(square, abs=1e-12)
+
+
 def test_floor_of_one_member_is_refused():
     with pytest.raises(DataContractError, match="2 or more members of the truth"):
         scores.pair_floor(at_one_cell(1.0))
@@ -182,6 +255,8 @@ def test_floor_of_one_member_is_refused():
 
 def test_spread_skill_of_a_balanced_pair_is_one():
     assert scores.spread_skill(at_one_cell(-1.0, 1.0), at_one_cell(np.sqrt(3.0))) == pytest.approx(1.0, abs=1e-15)
+    ratio = scores.spread(at_one_cell(-1.0, 1.0)) / scores.skill(at_one_cell(-1.0, 1.0), at_one_cell(np.sqrt(3.0)))
+    assert float(ratio) == pytest.approx(0.8164965809, abs=1e-9)  # without (M + 1) / M it would be called too narrow
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5])
@@ -216,6 +291,34 @@ def test_rank_counts_are_tested_against_a_flat_histogram(counts, chi2, p, index)
     assert scores.reliability_index(counts) == pytest.approx(index)
 
 
+def test_chi_square_falls_into_a_slope_a_bowl_and_the_rest():
+    for counts, which in (([10, 20, 30], "linear"), ([30, 15, 30], "quadratic"), ([30, 10], "linear")):
+        parts = scores.rank_parts(counts)
+        assert float(parts[which]) == pytest.approx(float(parts["chi2"]), abs=1e-12)
+        assert sum(float(parts[k]) for k in ("linear", "quadratic", "rest")) == pytest.approx(float(parts["chi2"]))
+
+
+def test_the_rank_test_takes_every_tenth_year_eighth_row_and_eighth_column():
+    rng = np.random.default_rng(6)
+    lat = np.linspace(-80, 80, 17)
+    draw = lambda m, scale: field(scale * rng.normal(size=(m, 21, 17, 160)), lat)  # noqa: E731
+    y = draw(3, 1.0)
+    calibrated, narrow = scores.rank_test(draw(4, 1.0), y), scores.rank_test(draw(4, 0.5), y)
+    assert float(calibrated.n) == 3 * 3 * 3 * 20 and calibrated.attrs["thinning"] == [10, 8, 8]
+    assert float(calibrated.p_value) > 0.01 > float(narrow.p_value)
+    assert float(calibrated.chi2_ratio) == pytest.approx(float(calibrated.chi2) / 4)
+    assert narrow["quadratic"] > 0.9 * narrow["chi2"]
+    biased = scores.rank_test(draw(4, 1.0) + 0.6, y)
+    assert biased["linear"] > 0.6 * biased["chi2"]
+
+
+def test_the_rank_test_takes_one_month_of_a_kept_year():
+    x, y = random_pair(t=24)
+    labels = {"year": ("time", np.repeat([2015, 2016], 12)), "month": ("time", np.tile(np.arange(1, 13), 2))}
+    test = scores.rank_test(x.assign_coords(labels), y.assign_coords(labels), every=(1, 1, 1))
+    assert float(test.n) == 2 * 2 * 3 * 6
+
+
 def test_ranks_of_independent_calibrated_draws_pass_the_test_and_narrow_ones_fail():
     rng = np.random.default_rng(5)
     y = field(rng.normal(size=(1, 30, 3, 20)))
@@ -241,49 +344,98 @@ def test_nrmse_follows_climatebenchs_order_of_averaging():
 
 # ---- invariances and guards
 
+
+def mean_of(field_score):
+    return lambda x, y, **how: scores.area_mean(field_score(x, y, **how), skipna=how.get("skipna", False)).mean()
+
+
 SCORES = {
     "rmse": scores.rmse,
     "bias": scores.bias,
-    "crps": lambda x, y: float(scores.area_mean(scores.crps_ensemble(x, y)).mean()),
-    "plain": lambda x, y: float(scores.area_mean(scores.crps_ensemble(x, y, "plain")).mean()),
+    "mae": scores.mae,
+    "skill": scores.skill,
+    "spread": lambda x, y, **how: scores.spread(x, **how),
+    "crps": mean_of(scores.crps_ensemble),
+    "plain": mean_of(lambda x, y, **how: scores.crps_ensemble(x, y, "plain", **how)),
     "spread_skill": scores.spread_skill,
-    "floor": lambda x, y: float(scores.area_mean(scores.pair_floor(y)).mean()),
+    "floor": mean_of(lambda x, y, **how: scores.pair_floor(y, **how)),
+    "nrmse_t": lambda x, y, **how: scores.nrmse(x, y, **how).nrmse_t,
+    "reliability_index": lambda x, y, **how: scores.reliability_index(scores.rank_histogram(x, y, **how)),
 }
+DIMENSIONLESS = ("spread_skill", "nrmse_t", "reliability_index")
 
 
 @pytest.mark.parametrize("name", SCORES)
 @given(seed=st.integers(0, 10_000), shift=st.floats(-5, 5), scale=st.floats(0.1, 10))
-@settings(max_examples=8, deadline=None)
-def test_scores_do_not_depend_on_order_longitude_origin_or_chunks_and_scale_with_the_unit(name, seed, shift, scale):
-    score, (x, y) = SCORES[name], random_pair(seed, n=3)
+@settings(max_examples=5, deadline=None)
+def test_scores_do_not_depend_on_order_or_the_origin_of_longitudes_and_scale_with_the_unit(name, seed, shift, scale):
+    score = lambda a, b: float(SCORES[name](a, b))  # noqa: E731
+    x, y = (f + 3.0 for f in random_pair(seed, n=3))  # anomalies with a mean, for nrmse
     value = score(x, y)
-    assert score(x.isel(member=[3, 0, 4, 1, 2]), y.isel(member=[2, 0, 1])) == pytest.approx(value, rel=1e-9, abs=1e-12)
-    assert score(x.roll(lon=2, roll_coords=True), y.roll(lon=2, roll_coords=True)) == pytest.approx(
-        value, rel=1e-9, abs=1e-12
-    )
-    assert score(x.isel(lat=slice(None, None, -1)), y.isel(lat=slice(None, None, -1))) == pytest.approx(
-        value, rel=1e-9, abs=1e-12
-    )
-    assert score(x.chunk(member=2, time=1), y.chunk(lat=1)) == pytest.approx(value, rel=1e-9, abs=1e-12)
-    assert score(x.transpose("lon", "member", "lat", "time"), y) == pytest.approx(value, rel=1e-9, abs=1e-12)
-    assert score(x + shift, y + shift) == pytest.approx(value, rel=1e-6, abs=1e-9)
-    expected = value if name == "spread_skill" else value * scale
+    near = pytest.approx(value, rel=1e-9, abs=1e-12)
+    assert score(x.isel(member=[3, 0, 4, 1, 2]), y.isel(member=[2, 0, 1])) == near
+    assert score(x.roll(lon=2, roll_coords=True), y.roll(lon=2, roll_coords=True)) == near
+    assert score(x.isel(lat=slice(None, None, -1)), y.isel(lat=slice(None, None, -1))) == near
+    assert score(x.transpose("lon", "member", "lat", "time"), y) == near
+    if name != "nrmse_t":
+        assert score(x + shift, y + shift) == pytest.approx(value, rel=1e-6, abs=1e-9)
+    expected = value if name in DIMENSIONLESS else value * scale
     assert score(x * scale, y * scale) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(SCORES) - {"spread", "spread_skill", "floor", "nrmse_t", "reliability_index"})
+)
+def test_a_perfect_forecast_scores_zero(name):
+    _, y = random_pair(n=1)
+    assert float(SCORES[name](xr.concat([y, y], "member"), y)) == 0.0
+
+
+def test_a_perfect_mean_has_no_normalised_error():
+    x, y = random_pair(n=3)
+    assert {k: float(v) for k, v in scores.nrmse(y, y).items()} == {"nrmse_s": 0.0, "nrmse_g": 0.0, "nrmse_t": 0.0}
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_results_carry_the_unit_of_the_fields(name):
+    x, y = (f.assign_attrs(units="mm day-1") for f in random_pair(n=3))
+    assert SCORES[name](x, y).attrs["units"] == ("1" if name in DIMENSIONLESS else "mm day-1")
+
+
+def test_results_carry_the_truths_labels_and_names():
+    x, y = random_pair(n=3)
+    crps = scores.crps_ensemble(x.drop_vars("member").assign_coords(lat=np.array(LAT) + 1e-6), y)
+    assert crps.name == "crps" and crps.target.values.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(crps.lat, LAT)
+    assert crps.year.values.tolist() == y.year.values.tolist()
+    assert scores.rmse(x, y).name == "rmse" and not scores.rmse(x, y).coords
+    assert scores.pair_floor(y).coords["year"].dims == ("time",)
 
 
 @pytest.mark.parametrize("name", SCORES)
 def test_nan_is_refused_and_never_dropped(name):
     x, y = random_pair()
-    y[0, 0, 0, 0] = np.nan
-    with pytest.raises(DataContractError, match="1 of 144 values are NaN or infinite"):
-        SCORES[name](x, y)
+    for spoilt in (x, y) if name not in ("spread", "floor") else (x if name == "spread" else y,):
+        keep = float(spoilt[0, 0, 0, 0])
+        spoilt[0, 0, 0, 0] = np.nan
+        with pytest.raises(DataContractError, match=f"tas: 1 of {spoilt.size} values are NaN or infinite"):
+            SCORES[name](x, y)
+        spoilt[0, 0, 0, 0] = keep
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda y: y.assign_coords(lat=[-50.0, 0.0, 50.0]), "coordinate lat"),
-        (lambda y: y.assign_coords(year=("time", 2020 + np.arange(4))), "coordinate time"),
+        (lambda y: y.assign_coords(lat=[-50.0, 0.0, 50.0]), "coordinate lat .* -60.0 against -50.0 at index 0"),
+        (lambda y: y.assign_coords(lon=y.lon - 180.0), "coordinate lon"),
+        (lambda y: y.rename(lat="lon", lon="lat"), r"coordinate lat \(3 values\) is not the truth's \(6 values\)"),
+        (
+            lambda y: y.assign_coords(year=("time", 2020 + np.arange(4))),
+            "coordinate time .* 2015 against 2020 at index 0",
+        ),
+        (lambda y: y.assign_coords(year=("time", 2016 + np.arange(4))), "2015 against 2016"),  # one step late
+        (lambda y: y.drop_vars("year"), "coordinate time .* 2015 against no label"),
+        (lambda y: y.assign_coords(month=("time", [1, 2, 3, 4])), "2015 against 2015-01"),
         (lambda y: y.isel(time=slice(3)), r"coordinate time \(4 values\) is not the truth's \(3 values\)"),
         (lambda y: y.rename(time="step"), "nothing is broadcast"),
         (lambda y: y.assign_attrs(units="degC"), "units 'K'; expected the truth's, 'degC'"),
@@ -291,15 +443,40 @@ def test_nan_is_refused_and_never_dropped(name):
 )
 def test_fields_that_do_not_match_are_refused(spoil, message):
     x, y = random_pair()
-    for score in (scores.rmse, scores.crps_ensemble, scores.spread_skill):
+    for score in (scores.rmse, scores.crps_ensemble, scores.spread_skill, scores.nrmse, scores.rank_test):
         with pytest.raises(DataContractError, match=message):
             score(x.assign_attrs(units="K"), spoil(y.assign_attrs(units="K")))
 
 
+def test_dates_of_other_calendars_are_refused_where_nothing_labels_their_years():
+    x, y = (f.drop_vars("year") for f in random_pair())
+    dates = [xr.date_range("2015", periods=4, freq="YS", calendar=c, use_cftime=True) for c in ("noleap", "360_day")]
+    with pytest.raises(DataContractError, match="2015-01-01 00:00:00 noleap against 2015-01-01 00:00:00 360_day"):
+        scores.rmse(x.assign_coords(time=dates[0]), y.assign_coords(time=dates[1]))
+    assert np.isfinite(scores.rmse(x.assign_coords(time=dates[0]), y.assign_coords(time=dates[0])))
+
+
+def test_rain_in_si_units_under_the_label_of_millimetres_is_refused():
+    x, y = (abs(f.rename("pr")).assign_attrs(units="mm day-1") for f in random_pair())
+    assert np.isfinite(scores.rmse(x, y))
+    with pytest.raises(DataContractError, match="pr: values labelled mm day-1 that vary by .* by 86400, or label them"):
+        scores.rmse(x, (y / 86400.0).assign_attrs(y.attrs))
+
+
 def test_a_forecast_without_a_member_dimension_is_refused():
     x, y = random_pair()
-    with pytest.raises(DataContractError, match="a dimension 'member'"):
-        scores.crps_ensemble(x.isel(member=0, drop=True), y)
+    for score in (scores.crps_ensemble, scores.skill, scores.spread_skill, scores.rank_histogram):
+        with pytest.raises(DataContractError, match="a dimension 'member'"):
+            score(x.isel(member=0, drop=True), y)
+
+
+def test_a_pool_on_another_grid_or_of_one_residual_is_refused():
+    x, y = random_pair()
+    mean, pool = x.isel(member=0, drop=True), xr.DataArray(np.zeros((4, 3, 6)), dims=("sample", "lat", "lon"))
+    with pytest.raises(DataContractError, match=r"\(sample, lat, lon\) on the grid of the mean"):
+        scores.residual_pool_crps(mean, pool.isel(lon=slice(3)), y)
+    with pytest.raises(DataContractError, match="1 residual; expected 2 or more"):
+        scores.residual_pool_crps(mean, pool.isel(sample=[0]), y)
 
 
 def test_dates_of_other_calendars_match_where_their_year_labels_do():

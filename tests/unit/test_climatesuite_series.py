@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from climatesuite.baselines.reference import ReferenceEnsemble
 from climatesuite.errors import DataContractError
 from climatesuite.evaluate import protocol, scores, series
-from climatesuite.baselines.reference import ReferenceEnsemble
 from worlds.fake_ensemble import fake_ensemble
 
 DAY = 86400.0
@@ -38,7 +38,7 @@ def test_means_of_the_series_are_the_scores_of_the_whole_arrays(timescale):
         "plain": (got.crps_plain.mean(), scores.area_mean(scores.crps_ensemble(a, b, "plain")).mean()),
         "rmse": (np.sqrt(got.mean_square.mean()), scores.rmse(a, b)),
         "bias": (got.mean_error.mean(), scores.bias(a, b)),
-        "mae": (got.absolute.mean(), scores.area_mean(abs(a.mean("member") - b)).mean()),
+        "mae": (got.absolute.mean(), scores.mae(a, b)),
         "spread": (np.sqrt(got.variance.mean()), scores.spread(a)),
         "spread_skill": (
             np.sqrt(got.inflation * got.variance.mean() / got.square.mean()),
@@ -71,6 +71,32 @@ def test_scores_do_not_depend_on_the_size_of_blocks(monkeypatch, size):
     expected = scored(x, y)
     monkeypatch.setattr(series, "BLOCK_BYTES", size)
     same(scored(x, y), expected)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_nothing_larger_than_a_block_is_read_even_where_one_step_of_all_members_is(rows, monkeypatch):
+    x, y = worlds("month", m=30)
+    late = (18, 19)
+    expected, truth = (
+        scored(x, y, timescale="month", late=late),
+        series.truth_series(y, "tas", protocol.periods(y, "month")),
+    )
+    size = 8 * 30 * 12 * rows  # some rows of one step of 30 members; fewer than all steps of one row of a member
+    seen = []
+    check = series.check_finite
+    monkeypatch.setattr(series, "BLOCK_BYTES", size)
+    monkeypatch.setattr(series, "check_finite", lambda field, v: (seen.append(v), check(field, v)))
+    got = scored(x, y, timescale="month", late=late)
+    again = series.truth_series(y, "tas", protocol.periods(y, "month"))
+    assert (30, 1, rows, 12) in [v.shape for v in seen]
+    assert max(8 * v.size for v in seen if v.shape[1] == 1) <= size
+    least = y.tas[0, :, 0].nbytes  # variability in time takes all steps of one row of one member, at least
+    assert max(v.nbytes for v in seen if v.shape[1] > 1) <= max(size, least)
+    same(got, expected)
+    np.testing.assert_allclose(got.thinned_ranks, expected.thinned_ranks)
+    for name in ("floor", "variance", "mean"):
+        np.testing.assert_allclose(getattr(again, name), getattr(truth, name), rtol=1e-10)
+    assert again.variability == pytest.approx(truth.variability)
 
 
 def test_scores_do_not_depend_on_chunks_or_the_order_of_members():
@@ -178,8 +204,8 @@ def test_the_errors_of_a_pools_mean_are_those_of_its_forced_mean():
     reference, _ = pool_reference(y, monthly=False)
     got = series.pool_series(reference, y, "tas", protocol.periods(y, "year")[0], np.array([], dtype=int))
     forced = reference.mean.tas.expand_dims("member").astype(np.float64)
-    assert np.sqrt(got.mean_square.mean()) == pytest.approx(scores.rmse(forced, y.tas), rel=1e-9)
-    assert got.mean_error.mean() == pytest.approx(scores.bias(forced, y.tas), rel=1e-7)
+    assert np.sqrt(got.mean_square.mean()) == pytest.approx(float(scores.rmse(forced, y.tas)), rel=1e-9)
+    assert got.mean_error.mean() == pytest.approx(float(scores.bias(forced, y.tas)), rel=1e-7)
 
 
 @pytest.mark.parametrize("timescale", ["month", "year"])
