@@ -3,7 +3,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: quickstart test check bench clean
+.PHONY: quickstart test check bench references clean
 
 quickstart: $(INSTALLED)  ## synthetic archive -> store -> trained emulator -> ensembles -> scores and report
 	$(BIN)/spf run experiments/quickstart.yaml --out quickstart
@@ -20,6 +20,15 @@ check: $(INSTALLED)  ## format, lint, types, import contracts
 bench: $(INSTALLED)  ## the experiment on real data; needs CLIMATE_DATA; about an hour
 	$(BIN)/spf run experiments/cesm2-ssp370.yaml
 	$(BIN)/python experiments/results/collect.py runs/cesm2-ssp370
+
+references: $(INSTALLED)  ## what honest references score on CESM2, three rotations; needs CLIMATE_DATA; about an hour
+	$(BIN)/pip install --quiet -e ".[mesmer,fair]"
+	for test in ssp370 ssp126 ssp585; do \
+	  $(BIN)/spf unet experiments/cesm2-$$test.yaml --out runs/unet-$$test --minutes 20 --steps 400 || exit 1; done
+	$(BIN)/python experiments/references.py
+	$(BIN)/python experiments/climatebench_cesm2.py
+	$(BIN)/python experiments/ten_models.py
+	$(BIN)/python experiments/score_cost.py
 
 clean:  ## everything that can be made again, but the runs
 	rm -rf .venv quickstart build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

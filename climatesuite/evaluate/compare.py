@@ -13,7 +13,7 @@ from climatesuite.conventions import TIMESCALES, VARIABLES
 from climatesuite.errors import DataContractError
 from climatesuite.evaluate import protocol
 from climatesuite.evaluate.rows import Comparison, Row
-from climatesuite.evaluate.scoring import Prediction, names_in, ordered, truth_at
+from climatesuite.evaluate.scoring import Prediction, check_case, names_in, ordered, truth_at
 from climatesuite.evaluate.structure_table import MIN_YEARS, structure_table
 
 
@@ -81,7 +81,7 @@ def compare(
         for name in names_in(variables, [cut, *[p.fields for p in group]], "the ensembles"):
             rows += shared.reference_rows(name)
             for p in group:
-                protocol.check_pair(name, p.fields, cut, p.model)
+                check_case(name, p.fields, cut, p.model)
                 rows += shared.prediction_rows(p.model, p.fields, name, p.facts)
             differences += shared.difference_rows(name)
     return Compared(ordered(rows), differences, _structure(given, real, decade_start) if real else {})

@@ -16,6 +16,7 @@ from climatesuite.errors import DataContractError
 from climatesuite.evaluate import protocol
 from climatesuite.evaluate.rows import Comparison, Row
 from climatesuite.evaluate.scores import area_mean
+from climatesuite.evaluate.time_axis import check_time_shift
 from climatesuite.harmonise.coarsen import to_decade, to_year
 
 
@@ -114,7 +115,7 @@ def score_datasets(
         fields, cut = protocol.align(prediction.fields, truths[prediction.timescale])
         shared = comparison(prediction.timescale, cut)
         for name in names_in(variables, [fields, cut], prediction.model):
-            protocol.check_pair(name, fields, cut, prediction.model)
+            check_case(name, fields, cut, prediction.model)
             rows = shared.prediction_rows(prediction.model, fields, name, prediction.facts)
             tables.setdefault((shared, name), []).extend(rows)
     if not given:
@@ -122,6 +123,17 @@ def score_datasets(
             (comparison(t, ds), n): [] for t, ds in truths.items() for n in names_in(variables, [ds], "the truth")
         }
     return ordered([row for (shared, name), rows in tables.items() for row in shared.reference_rows(name) + rows])
+
+
+def check_case(name: str, fields: xr.Dataset, truth: xr.Dataset, model: str) -> None:
+    """Check one variable of an aligned prediction: units, grid, and for months of tas the season.
+
+    Raises:
+        DataContractError: If they differ, or the seasonal cycle stands months away from its labels.
+    """
+    protocol.check_pair(name, fields, truth, model)
+    if name == "tas" and "month" in truth.coords and set(truth["month"].values.tolist()) == set(range(1, 13)):
+        check_time_shift(fields[name], truth[name])
 
 
 def decade_start_of(predictions: Sequence[Prediction]) -> int | None:

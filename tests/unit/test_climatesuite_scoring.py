@@ -263,3 +263,12 @@ def test_periods_share_one_comparison():
     comparison = Comparison("year", y, baselines(["year"]), bootstrap=0)
     assert [p.name for p in comparison.spans] == ["full", "headline"] and isinstance(comparison.spans[0], Period)
     assert comparison.reference_rows("tas") == comparison.reference_rows("tas")
+
+
+def test_months_a_month_late_are_refused_although_their_labels_fit():
+    y = truth("month")
+    x = y.assign_coords(member=range(3))
+    late = x.assign({n: x[n].copy(data=np.roll(x[n].values, 1, axis=1)) for n in ("tas", "pr")})
+    score_datasets([Prediction("toy", x)], y, bootstrap=0)
+    with pytest.raises(DataContractError, match="tas: seasonal cycle: 1 month later than the truth's"):
+        score_datasets([Prediction("toy", late)], y, bootstrap=0)
