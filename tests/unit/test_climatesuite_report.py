@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from climatesuite.baselines.names import CLIMATOLOGY, FLOOR, PATTERN_SCALING
 from climatesuite.errors import DataContractError
 from climatesuite.evaluate import page, plots, report, report_figures, tables
-from climatesuite.baselines.names import CLIMATOLOGY, FLOOR, PATTERN_SCALING
 from climatesuite.export import write_cf
 from worlds.fake_ensemble import fake_ensemble, member_by_member
 

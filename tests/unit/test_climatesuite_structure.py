@@ -7,10 +7,10 @@ import pytest
 import xarray as xr
 
 from climatesuite.archive.read import open_runs
+from climatesuite.baselines.pattern_scaling import PatternScaling
 from climatesuite.errors import DataContractError
 from climatesuite.evaluate import structure
 from climatesuite.evaluate import structure_table as table
-from climatesuite.baselines.pattern_scaling import PatternScaling
 from climatesuite.evaluate.structure_table import structure_table
 from climatesuite.forcing.forcings import open_forcings
 from climatesuite.forcing.response import annual_predictor
