@@ -49,7 +49,7 @@ def test_scores_have_all_columns_and_every_reference(trained):
     assert {r["timescale"] for r in rows} == {"decade", "year", "month"}
     assert {r["variable"] for r in rows} == {"tas", "pr"}
     models = {r["model"] for r in rows}
-    assert models == {"spf", "climatology", "pattern scaling (CO2)", "internal variability floor"}
+    assert models == {"spf", "climatology", "first decade held", "pattern scaling (CO2)", "internal variability floor"}
     for row in rows:
         assert set(row) >= COLUMNS
         assert row["units"] == {"tas": "K", "pr": "mm day-1"}[row["variable"]]
