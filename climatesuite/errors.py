@@ -14,3 +14,7 @@ class DataContractError(ValueError):
     def __init__(self, subject: str, found: str, expected: str, remedy: str) -> None:
         self.subject, self.found, self.expected, self.remedy = subject, found, expected, remedy
         super().__init__(f"{subject}: {found}; expected {expected}; {remedy}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str, str]]:
+        """All four parts, so that the error survives the way back from another process (dask)."""
+        return type(self), (self.subject, self.found, self.expected, self.remedy)

@@ -363,10 +363,20 @@ def nrmse(
 
     Returns:
         ``nrmse_s``, ``nrmse_g``, ``nrmse_t``, dimensionless.
+
+    Raises:
+        DataContractError: If D is 0 (lazy results are infinite then).
     """
     pair = prepare(forecast, truth, member_dim, skipna)
     error, y = pair.mean_error, pair.y.mean(TARGET, skipna=False)
     scale = abs(pair.area(y.mean("time", skipna=skipna), weights))
+    if not pair.is_lazy and float(scale) == 0.0:
+        raise DataContractError(
+            label(truth),
+            "a time mean whose area mean is 0",
+            "anomalies that differ from 0",
+            "score absolute errors (rmse)",
+        )
     spatial = pair.area(error.mean("time", skipna=skipna) ** 2, weights) ** 0.5 / scale
     in_time = (pair.area(error, weights) ** 2).mean("time", skipna=skipna) ** 0.5 / scale
     parts = {"nrmse_s": spatial, "nrmse_g": in_time, "nrmse_t": spatial + 5.0 * in_time}

@@ -1,5 +1,7 @@
 """Scores of dask-backed, large and incomplete fields: the same numbers, in bounded blocks, with NaN refused or masked alike."""
 
+import pickle
+
 import dask
 import numpy as np
 import pytest
@@ -236,3 +238,9 @@ def test_all_masked_is_nan_and_never_zero():
     x, y = pair()
     x[:] = np.nan
     assert np.isnan(scores.rmse(x, y, skipna=True)) and np.isnan(scores.bias(x, y, skipna=True))
+
+
+def test_the_error_survives_the_way_back_from_another_process():
+    error = DataContractError("tas in a.nc", "units 'degC'", "'K'", "convert it")
+    back = pickle.loads(pickle.dumps(error))
+    assert str(back) == str(error) and back.remedy == "convert it"

@@ -328,6 +328,12 @@ def test_ranks_of_independent_calibrated_draws_pass_the_test_and_narrow_ones_fai
         assert (scores.rank_p_value(shares * y.size) > 0.01) == passes
 
 
+def test_nrmse_of_a_truth_that_does_not_change_is_refused_not_infinite():
+    y = rows(0.0, 0.0, 0.0, times=3)
+    with pytest.raises(DataContractError, match="a time mean whose area mean is 0"):
+        scores.nrmse(rows(1.0, 1.0, 1.0, times=3), y)
+
+
 def test_nrmse_follows_climatebenchs_order_of_averaging():
     y = field(np.stack([np.full((21, 3, 2), v) for v in (1.0, 2.0, 3.0)]))
     got = scores.nrmse(rows(3.0, 2.0, 3.0, times=21), y)
