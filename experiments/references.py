@@ -1,8 +1,8 @@
 """Score every reference on CESM2 for three rotations of the test scenario, and hold their members against real ones.
 
 ``python experiments/references.py [--only ssp370] [--without-mesmer]`` reads ``CLIMATE_DATA`` (default ``../shared/data``) and
-writes ``experiments/results/references.json``; about 25 minutes a rotation on one quiet core. A rotation that is not asked for
-keeps the numbers it has. Emulators of one member (``spf unet``) join where their files lie in ``runs/unet-<test>/``.
+writes ``experiments/results/references.json`` and ``.md``; about ten minutes a rotation on one quiet core. A rotation that is not
+asked for keeps the numbers it has. Emulators of one member (``spf unet``) join where their files lie in ``runs/unet-<test>/``.
 """
 
 import argparse
@@ -23,14 +23,13 @@ from climatesuite.archive.read import open_runs
 from climatesuite.baselines.ar1 import AutoregressiveScaling
 from climatesuite.baselines.fit import Case, fit_baseline
 from climatesuite.baselines.mesmer import Mesmer
-from climatesuite.baselines.names import AR1, ENERGY_BALANCE, FLOOR, MESMER, PATTERN_SCALING
+from climatesuite.baselines.names import AR1, ENERGY_BALANCE, FLOOR, MESMER, PATTERN_SCALING, REFERENCES
 from climatesuite.baselines.pattern_scaling import PatternScaling
 from climatesuite.baselines.reference import Baseline, Drawn, coarse_runs, draw
 from climatesuite.evaluate.report import write_json
 from climatesuite.evaluate.score_files import cumulative_co2
 from climatesuite.evaluate.scoring import Prediction, score_datasets
 from climatesuite.evaluate.structure_table import structure_table
-from climatesuite.evaluate.text_tables import structures_table
 from climatesuite.export import open_ensemble
 from climatesuite.forcing.energy_response import annual_global_mean, open_patterns
 
@@ -152,24 +151,60 @@ def against_listed(found: Mapping[str, Any], listed: Mapping[str, Any]) -> list[
 
 
 def table(rows: list[dict[str, Any]], period: str) -> str:
-    """CRPS over the floor (spread-skill) of one rotation as Markdown; the floor itself in units."""
+    """RMSE / CRPS over the floor [95 %] (spread-skill); skill, of one rotation as Markdown; the floor itself in units."""
     groups = list(dict.fromkeys((r["variable"], r["timescale"]) for r in rows))
     models = list(dict.fromkeys(r["model"] for r in rows))
     found = {(r["model"], r["variable"], r["timescale"]): r for r in rows if r["period"] == period}
     lines = ["| | " + " | ".join(f"{v} {t}" for v, t in groups) + " |", "|---" * (1 + len(groups)) + "|"]
     for model in models:
-        cells = []
-        for group in groups:
-            row = found.get((model, *group))
-            if row is None:
-                cells.append("–")
-            elif model == FLOOR:
-                cells.append(f"{row['crps']:.3f} {row['units']}")
-            else:
-                spread = "–" if row["spread_skill"] is None else f"{row['spread_skill']:.2f}"
-                cells.append(f"{row['crps_ratio']:.3f} ({spread})")
-        lines.append(f"| {model} | " + " | ".join(cells) + " |")
+        lines.append(f"| {model} | " + " | ".join(cell(found.get((model, *group))) for group in groups) + " |")
     return "\n".join(lines)
+
+
+def cell(row: dict[str, Any] | None) -> str:
+    """One cell of :func:`table`."""
+    if row is None:
+        return "–"
+    if row["model"] == FLOOR:
+        return f"{row['crps']:.3f} {row['units']}"
+    interval = "" if row["crps_ratio_lo"] is None else f" [{row['crps_ratio_lo']:.2f}, {row['crps_ratio_hi']:.2f}]"
+    spread = "" if row["spread_skill"] is None else f" ({row['spread_skill']:.2f})"
+    # where pattern scaling is hardly above the floor the skill divides by next to nothing and has no interval
+    skill = "" if row["skill_lo"] is None else f"; {row['skill']:+.2f}"
+    return f"{row['rmse']:.3f} / {row['crps_ratio']:.3f}{interval}{spread}{skill}"
+
+
+def structure(tables: Mapping[str, list[dict[str, Any]]]) -> str:
+    """Structure of the members of several references beside the real interval as Markdown; bold lies outside."""
+    models = [m for m in REFERENCES if m in tables]
+    found = {m: {(r["name"], r["variable"]): r for r in tables[m]} for m in models}
+    lines = ["| | real | " + " | ".join(models) + " |", "|---" * (2 + len(models)) + "|"]
+    for name, variable in dict.fromkeys(key for m in models for key in found[m]):
+        rows = [found[m].get((name, variable)) for m in models]
+        first = next(r for r in rows if r is not None)
+        real = f"{first['real_mean']:.3f} [{first['real_lo']:.3f}, {first['real_hi']:.3f}]"
+        cells = [
+            "–" if r is None else f"**{r['value']:.3f}**" if r["inside"] is False else f"{r['value']:.3f}" for r in rows
+        ]
+        lines.append(f"| {name}, {variable} | {real} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def report(found: Mapping[str, Any]) -> str:
+    """Everything that is kept as one Markdown page."""
+    parts = [
+        "# What references score on CESM2\n\nMade by `python experiments/references.py`; numbers in references.json. Cells: RMSE "
+        "of the mean / CRPS over the floor [95 %] (spread-skill); skill against CO2 pattern scaling, where it has an interval."
+    ]
+    for test, result in found.items():
+        for period in ("headline", "full"):
+            parts.append(f"## Test {test}, {period} period\n\n{table(result['rows'], period)}")
+        parts.append(f"## Structure of members, test {test}\n\nBold lies outside the real members' interval.\n\n"
+                     + structure(result["structure"]))  # fmt: skip
+    gaps = against_listed(found, yaml.safe_load(LISTED.read_text()))
+    about = "CRPS over the floor here minus that of references_listed.yaml, the 25 largest of"
+    parts.append(f"## Another implementation\n\n{about} {len(gaps)}:\n\n" + "\n".join(f"- {g}" for g in gaps[:25]))
+    return "\n\n".join(parts) + "\n"
 
 
 def kept() -> dict[str, Any]:
@@ -196,14 +231,9 @@ def main() -> None:
             result = {"commit": commit, **rotation(test, runs, not args.without_mesmer)}
             found = {**kept(), test: result}  # read again: another rotation may have ended meanwhile
             write_json(OUT, {"command": "python experiments/references.py", "rotations": found})
-    for test, result in found.items():
-        for period in ("headline", "full"):
-            print(f"\n## test {test}, {period} period: CRPS over the floor (spread-skill)\n")
-            print(table(result["rows"], period))
-        print(f"\n## structure of members, test {test}\n")
-        print(structures_table(result["structure"]))
-    print("\n## largest differences to the listed numbers\n")
-    print("\n".join(against_listed(found, yaml.safe_load(LISTED.read_text()))[:25]))
+    page = report(found)
+    OUT.with_suffix(".md").write_text(page)
+    print(page)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+import yaml
 
 from spf.config import load_config, to_dict
 
@@ -61,6 +62,25 @@ def test_no_number_in_results_stands_without_its_command():
     for path in ROOT.glob("experiments/results/*.json"):
         content = json.loads(path.read_text())
         assert content["command"].startswith(("spf ", "climatesuite ", "make ", "python experiments/")), path
+
+
+def test_exact_references_of_cesm2_are_those_of_another_implementation():
+    results = ROOT / "experiments" / "results"
+    kept = json.loads((results / "references.json").read_text())["rotations"]
+    listed = yaml.safe_load((results / "references_listed.yaml").read_text())
+    compared = 0
+    for test, groups in listed.items():
+        rows = {
+            (f"{r['variable']} {r['timescale']}", r["model"], r["period"]): r["crps_ratio"] for r in kept[test]["rows"]
+        }
+        for group, models in groups.items():
+            for model, numbers in models.items():
+                tolerance = 0.06 if model.startswith("MESMER") else 0.03 if "energy" in model else 0.0055
+                for period, number in zip(("full", "headline"), numbers, strict=True):
+                    if number is not None:
+                        compared += 1
+                        assert rows[group, model, period] == pytest.approx(number, abs=tolerance), (test, group, model)
+    assert compared > 100
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda p: p.name)
