@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-import yaml
 
 from spf.config import load_config, to_dict
 
