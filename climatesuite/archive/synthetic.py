@@ -190,6 +190,17 @@ def _variance(weighted: Array, correlation: Array) -> Array:
     return total
 
 
+def _check_years(out: Path, years: tuple[int, int]) -> None:
+    """Refuse to mix files of other years into an archive: scanned together they would look like overlapping records."""
+    span = f"_{years[0]}01-{years[1]}12.nc"
+    others = sorted(p for p in (out / "CMIP6").rglob("*.nc") if not p.name.endswith(span))
+    if others:
+        raise DataContractError(
+            str(out), f"an archive of other years ({others[0].name})", f"years {years[0]}-{years[1]}, or an empty folder",
+            "delete it, or name another folder",
+        )  # fmt: skip
+
+
 def write_archive(
     out: str | Path,
     sources: Sequence[str] = ("SYNTHETIC-A",),
@@ -221,10 +232,11 @@ def write_archive(
 
     Raises:
         DataContractError: If a source, scenario or variable is unknown or none is given, members are below 1, the grid is too
-            small or years lie outside 1851-2100.
+            small, years lie outside 1851-2100, or the folder holds an archive of other years.
     """
     counts = dict(experiments) if isinstance(experiments, Mapping) else dict.fromkeys(experiments, members)
     _check_request(sources, counts, variables)
+    _check_years(Path(out), years)
     specs = [spec_of(s, grid, seed) for s in sources]
     for name in counts:
         drivers(name, years)

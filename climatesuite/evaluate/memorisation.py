@@ -29,6 +29,7 @@ from climatesuite.evaluate.structure_table import (
 )
 from climatesuite.harmonise.coarsen import to_year
 from climatesuite.harmonise.grids import cos_weights
+from climatesuite.store.open import only
 
 COPY_FRACTION = 0.5
 """A field nearer to a training field than this share of the nearest held-out distance is called a copy."""
@@ -159,7 +160,7 @@ def member_rows(
         sampled = ensembles["year"] if "year" in ensembles else ensembles["month"]
         names = field_names(sampled)
         if "year" in ensembles:
-            known, unseen = ([to_year(_only(ds, names)) for ds in side] for side in (known, unseen))
+            known, unseen = ([to_year(only(ds, names)) for ds in side] for side in (known, unseen))
         for name in names:
             rows += memorisation(sampled, known, unseen, name, forced=forced).rows()
     return rows
@@ -227,11 +228,6 @@ def _departures(
                 else field - response,
                 month,
             )
-
-
-def _only(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
-    """Fields and all coordinates, bounds among them; no forcings."""
-    return ds.drop_vars(set(ds.data_vars) - set(names))
 
 
 def _listed(given: xr.Dataset | Iterable[xr.Dataset], what: str) -> list[xr.Dataset]:

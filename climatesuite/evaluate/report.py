@@ -113,7 +113,8 @@ def write_report(
         sections.append(figures_section(timescale, ds, truth.get(timescale), common))
     sections += _detail_sections(rows)
     sections.append(_about_section(about))
-    return _publish(Path(path), page(title, sections, _lead(rows, opened, truth, about, gate)))
+    concerns = tables.warnings_of(rows) + tables.structure_warnings(structure)
+    return _publish(Path(path), page(title, sections, _lead(concerns, opened, truth, about, gate)))
 
 
 def _opened(source: xr.Dataset | str | Path) -> xr.Dataset:
@@ -124,7 +125,7 @@ def _opened(source: xr.Dataset | str | Path) -> xr.Dataset:
 
 
 def _lead(
-    rows: Sequence[Mapping[str, Any]],
+    concerns: Sequence[str],
     opened: Mapping[str, xr.Dataset],
     truth: Mapping[str, xr.Dataset],
     about: Mapping[str, Any],
@@ -142,7 +143,7 @@ def _lead(
         "uncertainty of its forced response. It is not the structural uncertainty between models: another Earth system model "
         "may lie outside every band shown here."
     )
-    return join([tag("p", line, class_="sub"), *_verdict(gate), *_warnings(rows), tag("p", spread)])
+    return join([tag("p", line, class_="sub"), *_verdict(gate), *_warnings(concerns), tag("p", spread)])
 
 
 def _check(item: Any) -> tuple[str, Any, Any, bool]:
@@ -187,12 +188,11 @@ def _verdict(gate: Sequence[Any] | None) -> list[Markup]:
     return out
 
 
-def _warnings(rows: Sequence[Mapping[str, Any]]) -> list[Markup]:
-    found = tables.warnings_of(rows)
-    if not found:
+def _warnings(concerns: Sequence[str]) -> list[Markup]:
+    if not concerns:
         return []
-    lines = tag("ul", join(tag("li", sentence) for sentence in found))
-    return [tag("div", join([tag("p", tag("strong", "To look at in the scores")), lines]), class_="box warn")]
+    lines = tag("ul", join(tag("li", sentence) for sentence in concerns))
+    return [tag("div", join([tag("p", tag("strong", "To look at")), lines]), class_="box warn")]
 
 
 # ----------------------------------------------------------------------------------------------------------- scores

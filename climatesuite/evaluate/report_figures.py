@@ -13,6 +13,7 @@ from climatesuite.conventions import VARIABLES
 from climatesuite.evaluate import diagnostics, plots
 from climatesuite.evaluate.page import Markup, figure, join, number, tag
 from climatesuite.evaluate.protocol import align
+from climatesuite.store.open import only
 
 MAX_VALUES = 40_000_000
 """Values of one variable that enter spectra, ranks and spreads; of longer ensembles every k-th year."""
@@ -65,7 +66,7 @@ def overview(ds: xr.Dataset, truth: xr.Dataset, name: str, timescale: str) -> by
         name: Variable.
         timescale: Of both.
     """
-    ours, theirs = align(_only(ds, name), _only(truth, name))
+    ours, theirs = align(only(ds, [name]), only(truth, [name]))
     maps = diagnostics.change_maps(ours, theirs, name)
     limit = plots.nice_limit(maps["truth_change"], maps["change"])
     images = [_plume(ours, theirs, name, timescale).image, list(_change_figures(ours, theirs, name, limit))[1].image]
@@ -112,7 +113,7 @@ def _comparisons(
     ds: xr.Dataset, truth: xr.Dataset, name: str, timescale: str, limits: Mapping[str, float]
 ) -> Iterator[Drawn]:
     """Figures in the order in which two stand side by side."""
-    ours, theirs = align(_only(ds, name), _only(truth, name))
+    ours, theirs = align(only(ds, [name]), only(truth, [name]))
     stride = diagnostics.year_stride(ours, name, MAX_VALUES)
     thin = diagnostics.every_year(ours, stride).load(), diagnostics.every_year(theirs, stride).load()
     note = f" Years used: one in {stride}." if stride > 1 else ""
@@ -140,11 +141,6 @@ def _ranks(ours: xr.Dataset, theirs: xr.Dataset, name: str, timescale: str, note
         + note
     )
     return Drawn(plots.png(axes), f"Rank histogram of {name}", caption)
-
-
-def _only(ds: xr.Dataset, name: str) -> xr.Dataset:
-    """The Dataset with one field; its coordinates, bounds among them, stay."""
-    return ds.drop_vars([other for other in ds.data_vars if other != name and not str(other).endswith("_bnds")])
 
 
 def _change_figures(ours: xr.Dataset, theirs: xr.Dataset, name: str, limit: float) -> Iterator[Drawn]:

@@ -207,6 +207,21 @@ def warnings_of(rows: Sequence[Row]) -> list[str]:
     return out
 
 
+def structure_warnings(rows: Sequence[Row]) -> list[str]:
+    """One sentence that names every statistic of members outside the real members' interval; nothing if all lie inside."""
+    judged = [r for r in rows if r.get("inside") is not None]
+    outside = [r for r in judged if r["inside"] is False]
+    if not outside:
+        return []
+    said = []
+    for r in outside:
+        low, high = (number(r.get(k), 2) for k in ("real_lo", "real_hi"))
+        said.append(f"{r['name']}, {r['variable']}: {number(r['value'], 2)} (real {low} to {high})")
+    return [
+        f"Members differ from real members in {len(outside)} of {len(judged)} statistics of structure: {'; '.join(said)}."
+    ]
+
+
 def chart_values(rows: Sequence[Row], column: str) -> dict[str, dict[str, tuple[float, float | None, float | None]]]:
     """Scores of the main period by group and model with their intervals, for ``plots.score_chart``."""
     groups = grouped(rows, main_period(rows))

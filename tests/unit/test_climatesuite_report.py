@@ -280,3 +280,13 @@ def test_numbers_are_written_for_people(value, expected):
 
 def test_units_have_raised_exponents():
     assert page.unit("mm day-1") == "mm day<sup>−1</sup>" and page.unit("K") == "K" and page.unit(None) == "–"
+
+
+def test_what_members_get_wrong_is_said_in_words_at_the_top():
+    row = {"name": "zonal power", "variable": "tas", "value": 1.9, "real_lo": 0.97, "real_hi": 1.03, "inside": False}
+    fine, unjudged = {**row, "inside": True}, {**row, "inside": None}
+    (sentence,) = tables.structure_warnings([row, fine, unjudged])
+    assert sentence == (
+        "Members differ from real members in 1 of 2 statistics of structure: zonal power, tas: 1.90 (real 0.97 to 1.03)."
+    )
+    assert tables.structure_warnings([fine, unjudged]) == []

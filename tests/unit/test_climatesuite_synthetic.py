@@ -293,3 +293,13 @@ def test_progress_goes_to_stderr_and_only_when_asked(tmp_path, capsys, progress,
     out, err = capsys.readouterr()
     assert out == ""
     assert ("writing members" in err) == shown
+
+
+def test_an_archive_of_other_years_is_not_mixed_in(tmp_path):
+    write_archive(tmp_path, experiments=["ssp126"], members=1, years=(2015, 2016), grid=(6, 8))
+    write_archive(tmp_path, experiments=["ssp585"], members=1, years=(2015, 2016), grid=(6, 8))
+    with pytest.raises(
+        DataContractError, match=r"an archive of other years \(pr_Amon.*ssp126.*; expected years 2015-2017"
+    ):
+        write_archive(tmp_path, experiments=["ssp370"], members=1, years=(2015, 2017), grid=(6, 8))
+    assert not list(tmp_path.rglob("*ssp370*"))
