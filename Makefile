@@ -21,7 +21,7 @@ bench: $(INSTALLED)  ## the experiment on real data; needs CLIMATE_DATA; about a
 	$(BIN)/spf run experiments/cesm2-ssp370.yaml
 	$(BIN)/python experiments/results/collect.py runs/cesm2-ssp370
 
-references: $(INSTALLED)  ## what honest references score on CESM2, three rotations; needs CLIMATE_DATA; about an hour
+references: $(INSTALLED)  ## what honest references score on CESM2, three rotations; needs CLIMATE_DATA; one to two hours
 	$(BIN)/pip install --quiet -e ".[mesmer,fair]"
 	for test in ssp370 ssp126 ssp585; do \
 	  $(BIN)/spf unet experiments/cesm2-$$test.yaml --out runs/unet-$$test --minutes 20 --steps 400 || exit 1; done

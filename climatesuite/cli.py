@@ -73,6 +73,7 @@ def score(args: argparse.Namespace) -> int:
     from climatesuite.evaluate.score_files import score as score_files
     from climatesuite.evaluate.text_tables import score_table
 
+    _say_what_is_absent(args)
     rows = score_files(
         args.predictions, args.truth, args.reference, args.forcings, patterns=args.patterns, decade_start=args.decade_start,
         seed=args.seed, bootstrap=args.bootstrap,
@@ -89,15 +90,24 @@ def compare(args: argparse.Namespace) -> int:
     from climatesuite.evaluate.score_files import compare_files
     from climatesuite.evaluate.text_tables import difference_table, score_table, structures_table
 
+    _say_what_is_absent(args)
     found = compare_files(
         args.predictions, args.truth, args.reference, args.forcings, patterns=args.patterns, decade_start=args.decade_start,
         bootstrap=args.bootstrap,
     )  # fmt: skip
     write_json(args.out, found.as_json())
-    for part in (score_table(found.rows), difference_table(found.differences), structures_table(found.structure)):
+    tables = [score_table(found.rows), difference_table(found.differences)]
+    for part in [*tables, *([structures_table(found.structure)] if found.structure else [])]:
         print(part, end="\n\n")
     print(args.out)
     return 0
+
+
+def _say_what_is_absent(args: argparse.Namespace) -> None:
+    if args.reference and args.forcings is None:
+        print(
+            "no pattern scaling and no skill: give --forcings, the folder of inputs_<experiment_id>.nc", file=sys.stderr
+        )
 
 
 def baseline(args: argparse.Namespace) -> int:

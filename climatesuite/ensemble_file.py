@@ -88,7 +88,10 @@ def _rename(raw: xr.Dataset, subject: str) -> xr.Dataset:
         if bounds in ds.variables and bounds != f"{axis}_bnds":
             ds = ds.rename({bounds: f"{axis}_bnds"})
             ds[axis].attrs["bounds"] = f"{axis}_bnds"  # the time decoder follows it
-    return ds if member else ds.expand_dims("member")
+    if member:
+        return ds
+    # only fields become ensembles of one; bounds stay as they are
+    return ds.map(lambda v: v.expand_dims("member") if {"time", "lat", "lon"} <= set(v.dims) else v, keep_attrs=True)
 
 
 def _find_variables(ds: xr.Dataset, subject: str) -> dict[str, Hashable]:

@@ -30,9 +30,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from climatesuite.forcing.calibrate import calibration_from, calibration_from_scenarios, idealised_run
+from climatesuite.forcing.calibrate import calibration_from, calibration_from_scenarios
 from climatesuite.forcing.energy_balance import CESM2, Calibration, EnergyBalance, ar6_forcing
 from climatesuite.forcing.forcings import open_forcings
+from climatesuite.forcing.idealised import idealised_run
 from climatesuite.forcing.response import annual_predictor
 
 ROOT = Path(__file__).resolve().parents[1]

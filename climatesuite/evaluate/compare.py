@@ -13,7 +13,7 @@ from climatesuite.conventions import TIMESCALES, VARIABLES
 from climatesuite.errors import DataContractError
 from climatesuite.evaluate import protocol
 from climatesuite.evaluate.rows import Comparison, Row
-from climatesuite.evaluate.scoring import Prediction, check_case, names_in, ordered, truth_at
+from climatesuite.evaluate.scoring import Prediction, check_cases, cut_to_truth, names_in, ordered, truth_at
 from climatesuite.evaluate.structure_table import MIN_YEARS, structure_table
 
 
@@ -75,13 +75,15 @@ def compare(
     rows, differences = [], []
     for timescale in [t for t in TIMESCALES if any(p.timescale == t for p in given)]:
         group = _common([p for p in given if p.timescale == timescale])
-        fields, cut = protocol.align(group[0].fields, truth_at(truth, timescale, decade_start))
-        group = [replace(p, fields=protocol.align(p.fields, cut)[0]) for p in group]
+        cuts = [cut_to_truth(p, truth_at(truth, timescale, decade_start)) for p in group]
+        group, cut = [p for p, _ in cuts], cuts[0][1]
+        names = names_in(variables, [cut, *[p.fields for p in group]], "the ensembles")
+        for p in group:
+            check_cases(names, p.fields, cut, p.model)
         shared = Comparison(timescale, cut, references, bootstrap, anomaly_base, commit)
-        for name in names_in(variables, [cut, *[p.fields for p in group]], "the ensembles"):
+        for name in names:
             rows += shared.reference_rows(name)
             for p in group:
-                check_case(name, p.fields, cut, p.model)
                 rows += shared.prediction_rows(p.model, p.fields, name, p.facts)
             differences += shared.difference_rows(name)
     return Compared(ordered(rows), differences, _structure(given, real, decade_start) if real else {})

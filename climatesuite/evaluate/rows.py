@@ -23,7 +23,8 @@ Row = dict[str, Any]
 BOOTSTRAP_SEED = 0
 FIELDS = (
     "model", "params", "source", "ref", "variable", "units", "timescale", "esm", "scenario", "window", "period", "target",
-    "M", "N", "seed", "weights", "crps_kind", "rmse", "mae", "bias", "crps", "crps_plain", "crps_floor", "crps_ratio",
+    "M", "N", "seed", "weights", "crps_kind", "rmse", "mae", "bias", "crps", "crps_plain", "crps_lo", "crps_hi",
+    "crps_floor", "crps_ratio",
     "crps_ratio_lo", "crps_ratio_hi", "skill", "skill_lo", "skill_hi", "spread_skill", "rank_chi2", "reliability_index",
     "var_ratio", "nrmse_s", "nrmse_g", "nrmse_t", "nrmse_window", "nrmse_base", "lsd", "trend_err", "q_err", "runtime_s",
     "stderr", "commit", "flag",
@@ -147,6 +148,7 @@ def _uncertainty(
     """Standard errors and 95% intervals; decades and members are redrawn for score, floor and reference alike."""
     crps, floor = draws.means(scored.crps[:, s]), draws.means(truth.floor[:, s])
     out: Row = {"stderr": {"crps": crps.std(ddof=1)}}
+    out["crps_lo"], out["crps_hi"] = _interval(crps)
     if np.isnan(floor).any():
         return out
     ratio = crps / floor
@@ -198,7 +200,9 @@ def floor_row(head: Mapping[str, Any], name: str, truth: TruthSeries, span: Peri
         "rmse": np.sqrt(truth.variance[span.steps].mean() / size),
     }  # fmt: skip
     if draws is not None:
-        row["stderr"] = {"crps": draws.means(floor).std(ddof=1)}
+        drawn = draws.means(floor)
+        row["crps_lo"], row["crps_hi"] = _interval(drawn)
+        row["stderr"] = {"crps": drawn.std(ddof=1)}
     return finish(row)
 
 

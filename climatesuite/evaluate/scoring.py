@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -112,10 +112,11 @@ def score_datasets(
 
     tables: dict[tuple[Comparison, str], list[Row]] = {}  # in order of appearance
     for prediction in given:
-        fields, cut = protocol.align(prediction.fields, truths[prediction.timescale])
-        shared = comparison(prediction.timescale, cut)
-        for name in names_in(variables, [fields, cut], prediction.model):
-            check_case(name, fields, cut, prediction.model)
+        prediction, cut = cut_to_truth(prediction, truths[prediction.timescale])
+        fields, shared = prediction.fields, comparison(prediction.timescale, cut)
+        names = names_in(variables, [fields, cut], prediction.model)
+        check_cases(names, fields, cut, prediction.model)
+        for name in names:
             rows = shared.prediction_rows(prediction.model, fields, name, prediction.facts)
             tables.setdefault((shared, name), []).extend(rows)
     if not given:
@@ -125,15 +126,57 @@ def score_datasets(
     return ordered([row for (shared, name), rows in tables.items() for row in shared.reference_rows(name) + rows])
 
 
-def check_case(name: str, fields: xr.Dataset, truth: xr.Dataset, model: str) -> None:
-    """Check one variable of an aligned prediction: units, grid, and for months of tas the season.
+def cut_to_truth(prediction: Prediction, truth: xr.Dataset) -> tuple[Prediction, xr.Dataset]:
+    """Prediction and truth on the steps they share; the flag of its rows says what was left out.
+
+    Raises:
+        DataContractError: If nothing is shared, a step inside the common stretch is missing, or source, scenario or calendar
+            of the prediction is stated and another.
+    """
+    _check_origin(prediction, truth)
+    fields, cut = protocol.align(prediction.fields, truth)
+    sizes = fields.sizes["time"], prediction.fields.sizes["time"], truth.sizes["time"]
+    facts = dict(prediction.facts)
+    if len(set(sizes)) > 1:
+        years = [
+            f"{int(ds['year'].values[0])}-{int(ds['year'].values[-1])}" for ds in (fields, prediction.fields, truth)
+        ]
+        facts["flag"] = (
+            f"scored on {sizes[0]} shared steps ({years[0]}) of its {sizes[1]} ({years[1]}) and the truth's {sizes[2]} ({years[2]})"
+        )
+    return replace(prediction, fields=fields, facts=facts), cut
+
+
+def _check_origin(prediction: Prediction, truth: xr.Dataset) -> None:
+    ours, theirs = prediction.fields.attrs, truth.attrs
+    for name in ("source_id", "experiment_id"):
+        if ours.get(name) and theirs.get(name) and ours[name] != theirs[name]:
+            raise DataContractError(
+                prediction.model,
+                f"{name} {ours[name]}",
+                f"{theirs[name]}, the truth's",
+                "score it against its own truth",
+            )
+    # integer years without a calendar are read as standard, so that word is no statement
+    calendars = str(ours.get("calendar", "standard")), str(theirs.get("calendar", "standard"))
+    if "standard" not in calendars and calendars.count("360_day") == 1:
+        raise DataContractError(
+            prediction.model, f"calendar {calendars[0]}", f"{calendars[1]}, the truth's: months of 30 days are other months",
+            "write the times in the truth's calendar",
+        )  # fmt: skip
+
+
+def check_cases(names: Sequence[str], fields: xr.Dataset, truth: xr.Dataset, model: str) -> None:
+    """Check the variables of an aligned prediction: units, grid, and for months the season of tas (of another, without it).
 
     Raises:
         DataContractError: If they differ, or the seasonal cycle stands months away from its labels.
     """
-    protocol.check_pair(name, fields, truth, model)
-    if name == "tas" and "month" in truth.coords and set(truth["month"].values.tolist()) == set(range(1, 13)):
-        check_time_shift(fields[name], truth[name])
+    for name in names:
+        protocol.check_pair(name, fields, truth, model)
+    if "month" in truth.coords and set(truth["month"].values.tolist()) == set(range(1, 13)):
+        clock = "tas" if "tas" in names else names[0]
+        check_time_shift(fields[clock].rename(f"{clock} in {model}"), truth[clock])
 
 
 def decade_start_of(predictions: Sequence[Prediction]) -> int | None:

@@ -92,7 +92,7 @@ class _Reader:
     def raw(self, steps: slice | NDArray[np.int64], member: slice, rows: slice) -> NDArray:
         """The same as stored, ``[member, time, lat, lon]``, checked."""
         values = np.asarray(self.field.isel(member=member, time=steps, lat=rows).values)
-        check_finite(self.field, values)
+        check_finite(self.field.rename(f"{self.name} in {self.subject}"), values)
         return values
 
     def scaled(self, values: NDArray) -> Array:

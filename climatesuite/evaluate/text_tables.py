@@ -7,32 +7,74 @@ from typing import Any
 Row = Mapping[str, Any]
 
 
-def score_table(rows: Sequence[Row], period: str = "full") -> str:
-    """The headline columns of a period."""
-    lines = [
-        f"{'model':27s} {'variable':8s} {'timescale':9s} {'rmse':>8s} {'crps':>8s} {'/ floor':>8s} {'spread/skill':>12s}"
-    ]
-    for row in rows:
-        if row.get("period") == period:
-            shown = [_number(row.get(k)) for k in ("rmse", "crps", "crps_ratio", "spread_skill")]
-            shown[3] = f"{shown[3]:>12s}"
-            lines.append(f"{row['model']!s:27s} {row['variable']!s:8s} {row['timescale']!s:9s} {' '.join(shown)}")
-    return "\n".join(lines)
-
-
-def difference_table(rows: Sequence[Row], period: str = "full") -> str:
-    """Differences in CRPS over the floor with their intervals."""
-    lines = [
-        f"{'model':27s} {'against':27s} {'variable':8s} {'timescale':9s} {'CRPS/floor':>10s}  95 % interval    better"
-    ]
-    for row in rows:
-        if row.get("period") == period:
-            low, high = _number(row.get("ratio_difference_lo")), _number(row.get("ratio_difference_hi"))
+def score_table(rows: Sequence[Row]) -> str:
+    """The headline columns of every period, and under them what the rows flag."""
+    width = _width(rows, "model")
+    head = (
+        f"{'model':{width}s} {'variable':8s} {'timescale':9s} {'M':>5s} {'rmse':>8s} {'crps':>8s} {'/ floor':>8s} "
+        f"{'95 % interval':>17s} {'skill':>7s} {'spread/skill':>12s}"
+    )
+    parts = []
+    for period, group in _by_period(rows).items():
+        lines = [f"{period}: {_span(group)}, {_truth(group)}", head]
+        for row in group:
+            numbers = [_number(row.get(k)) for k in ("rmse", "crps", "crps_ratio")]
+            interval = _interval(row, "crps_ratio") if row.get("crps_ratio_lo") is not None else _interval(row, "crps")
             lines.append(
-                f"{row['model']!s:27s} {row['against']!s:27s} {row['variable']!s:8s} {row['timescale']!s:9s} "
-                f"{_number(row.get('ratio_difference'), 10)} [{low},{high}]  {row.get('better') or '-'}"
+                f"{row['model']!s:{width}s} {row['variable']!s:8s} {row['timescale']!s:9s} {row.get('M') or '-':>5} "
+                f"{' '.join(numbers)} {interval:>17s} {_number(row.get('skill'), 7, 2)} {_number(row.get('spread_skill'), 12)}"
             )
-    return "\n".join(lines)
+        parts.append("\n".join(lines))
+    flags = dict.fromkeys(f"note: {r['model']}, {r['timescale']}: {r['flag']}" for r in rows if r.get("flag"))
+    legend = (
+        "pr in mm day-1, tas in K. / floor: 1 is a perfect ensemble; the interval is that of the ratio, in the floor's row of the\n"
+        "floor itself. skill: 0 is CO2 pattern scaling, 1 the floor. M: members; - is the exact expectation over all residuals of\n"
+        "the period; of one member crps is the absolute error."
+    )
+    return "\n\n".join([*parts, "\n".join([*flags, legend])])
+
+
+def difference_table(rows: Sequence[Row]) -> str:
+    """Differences in CRPS over the floor with their intervals, below 0 is better; every period."""
+    width, other = _width(rows, "model"), _width(rows, "against")
+    parts = []
+    for period, group in _by_period(rows).items():
+        lines = [
+            f"paired differences, {period}: {_span(group)}",
+            f"{'model':{width}s} {'against':{other}s} {'variable':8s} {'timescale':9s} {'CRPS/floor':>10s} "
+            f"{'95 % interval':>17s}  better",
+        ]
+        for row in group:
+            lines.append(
+                f"{row['model']!s:{width}s} {row['against']!s:{other}s} {row['variable']!s:8s} {row['timescale']!s:9s} "
+                f"{_number(row.get('ratio_difference'), 10)} {_interval(row, 'ratio_difference'):>17s}  {row.get('better') or '-'}"
+            )
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _by_period(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    return {p: found for p in ("headline", "full") if (found := [r for r in rows if r.get("period") == p])}
+
+
+def _width(rows: Sequence[Row], column: str) -> int:
+    return max([len(str(r[column])) for r in rows] + [len(column)])
+
+
+def _span(rows: Sequence[Row]) -> str:
+    """Years of each timescale: ``year 2017-2099``."""
+    spans = dict.fromkeys(f"{r['timescale']} {r['window'][0]}-{r['window'][1]}" for r in rows)
+    return ", ".join(spans)
+
+
+def _truth(rows: Sequence[Row]) -> str:
+    first = rows[0]
+    return f"{first.get('esm') or 'unnamed model'} {first.get('scenario') or ''}, {first.get('N')} members"
+
+
+def _interval(row: Row, column: str) -> str:
+    low, high = row.get(f"{column}_lo"), row.get(f"{column}_hi")
+    return "-" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
 
 
 def structure_table(rows: Sequence[Row]) -> str:

@@ -23,9 +23,8 @@ a sane energy balance. The heat uptake of the layers is their flux at the top of
 10.1175/JCLI-D-12-00196.1).
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
@@ -45,6 +44,7 @@ from climatesuite.forcing.energy_balance import (
     co2_forcing,
     scenarios,
 )
+from climatesuite.forcing.idealised import PPM_1850, IdealisedRun
 
 Array = NDArray[np.float64]
 Prior = Mapping[str, tuple[float, float]]
@@ -72,8 +72,7 @@ CMIP6_TYPICAL: Prior = {
 (fair-calibrate, data/calibration/4xCO2_cummins.csv, MIT); forcing relative to ``co2_forcing``. Aerosol relative to AR6. The
 ratio is a judgement."""
 
-PPM_1850 = 284.317
-MIN_YEARS, MAX_YEARS = 30, 150
+MAX_YEARS = 150
 """Of a run. Years beyond are left out: a long run would outweigh the others, and centuries near balance say little of scenarios."""
 TAS_SD_K, TOA_SD = 0.2, 0.4
 """Of a year, its persistence counted in: CESM2's piControl has 0.12 K, like 0.19-0.26 K of independent years, and 0.3-0.5 W m-2."""
@@ -82,90 +81,6 @@ AR6_AEROSOL_2014 = -1.115
 LARGEST_LOG = 4.0
 STEP_LOG = 1e-5
 _LAST_HISTORICAL = 2014
-
-
-@dataclass(frozen=True)
-class IdealisedRun:
-    """Annual global means of an idealised run, from the first year of its perturbation.
-
-    Attributes:
-        experiment_id: Its name, for messages.
-        forcing: ``(year)``, W m-2, of CO2 before the model's own ``co2_scale``.
-        tas: ``(year)``, K, anomaly from the control.
-        toa: ``(year)``, net downward flux at the top of the atmosphere, W m-2, anomaly from the control; None if not known.
-    """
-
-    experiment_id: str
-    forcing: Array
-    tas: Array
-    toa: Array | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse runs that are short, ragged or have missing values."""
-        subject, size = f"idealised run {self.experiment_id}", self.forcing.size
-        for name, values in (("forcing", self.forcing), ("tas", self.tas), ("toa", self.toa)):
-            if values is None:
-                continue
-            if values.shape != (size,):
-                raise DataContractError(
-                    subject, f"{name} of shape {values.shape}", f"({size},) as the forcing", "give the same years"
-                )
-            if not np.isfinite(values).all():
-                missing = int((~np.isfinite(values)).sum())
-                raise DataContractError(
-                    subject, f"{missing} missing values in {name}", "none", "cut the run before them"
-                )
-        if size < MIN_YEARS:
-            raise DataContractError(subject, f"{size} years", f"{MIN_YEARS} or more", "give a longer run")
-
-
-def idealised_forcing(experiment_id: str, years: int) -> Array:
-    """Forcing of CO2 in an idealised experiment of CMIP6: ``(year)``, W m-2, before a model's ``co2_scale``.
-
-    Args:
-        experiment_id: ``abrupt-4xCO2``, ``abrupt-0p5xCO2`` (or ``0.5x``) and the like, ``1pctCO2``, ``piControl``.
-        years: Number of years. In ``1pctCO2`` a year has the concentration of its middle, 1.01 to the power of 0.5, 1.5, ...
-
-    Raises:
-        DataContractError: If the experiment is none of them.
-    """
-    abrupt = re.fullmatch(r"abrupt-(\d+(?:[p.]\d+)?)xCO2", experiment_id)
-    factor = float(abrupt[1].replace("p", ".")) if abrupt else float(experiment_id == "piControl")
-    if factor > 0:
-        return np.full(years, co2_forcing(factor * PPM_1850))
-    if experiment_id == "1pctCO2":
-        return np.array([co2_forcing(PPM_1850 * 1.01 ** (year + 0.5)) for year in range(years)])
-    raise DataContractError(
-        f"forcing of {experiment_id}", "not an idealised CO2 experiment", "abrupt-<factor>xCO2, 1pctCO2 or piControl",
-        "correct the name, or make an IdealisedRun with its forcing",
-    )  # fmt: skip
-
-
-def idealised_run(experiment_id: str, tas: xr.DataArray, toa: xr.DataArray | None = None) -> IdealisedRun:
-    """A run of a named experiment.
-
-    Args:
-        experiment_id: See :func:`idealised_forcing`.
-        tas: Anomaly from the control ``(year)``, K, consecutive years from the first of the perturbation.
-        toa: Anomaly of the net downward flux ``(year)``, the same years, W m-2.
-
-    Raises:
-        DataContractError: If the name is unknown, a year is missing, there are missing values, or too few years.
-    """
-    years = tas["year"].values.astype(int)
-    for name, field in (("tas", tas), ("toa", toa)):
-        if field is None:
-            continue
-        have = field["year"].values.astype(int)
-        if not np.array_equal(have, years[0] + np.arange(years.size)):
-            raise DataContractError(
-                f"idealised run {experiment_id}", f"{name} of {have.size} years, {have[0]} to {have[-1]}",
-                f"every year once, {years[0]} to {years[0] + years.size - 1}", "fill the gap or cut the run before it",
-            )  # fmt: skip
-    flux = None if toa is None else toa.values.astype(np.float64)
-    return IdealisedRun(
-        experiment_id, idealised_forcing(experiment_id, years.size), tas.values.astype(np.float64), flux
-    )
 
 
 def equilibrium(layers: ThreeLayer, forcing: float) -> float:

@@ -1,5 +1,7 @@
 """Reference ensembles: a forced mean and every residual that training left about it; published numbers of CESM2."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -235,3 +237,17 @@ def test_intervals_of_cesm2_are_the_published_ones(published):
         # another bootstrap of the same few blocks: the ends move by a tenth of the width
         tolerance = 0.1 * (high - low) + 0.01
         assert (row["crps_ratio_lo"], row["crps_ratio_hi"]) == pytest.approx((low, high), abs=tolerance), timescale
+
+
+def test_the_headline_of_cesm2_depends_on_which_residuals_are_in_the_pool(climate_data):
+    """A period is scored with its own residuals; with those of all years the headline's ratio is a tenth of it lower."""
+    runs = {e: ds for (_, e), ds in open_runs([climate_data / "CMIP6" / "CESM2"], variables=["tas"]).items()}
+    drivers = {e: annual_predictor(open_forcings(climate_data / "forcings", ["CO2"], experiment_id=e)) for e in runs}
+    others = {e: ds for e, ds in runs.items() if e != "ssp370"}
+    own = fit_baseline("pattern-scaling", Case(others, "ssp370", drivers, ["tas"], 2015, ["decade"]))
+    every = replace(own, name="all residuals", residuals={t: p.drop_vars("year") for t, p in own.residuals.items()})
+    rows = score_datasets([], runs["ssp370"], [own, every], timescales=["decade"], decade_start=2015, bootstrap=0)
+    at = {(r["model"], r["period"]): (r["crps_ratio"], r["spread_skill"]) for r in rows}
+    assert at["all residuals", "headline"] == pytest.approx((2.100, 0.74), abs=0.006)
+    assert at[PATTERN_SCALING, "headline"] == pytest.approx((2.322, 0.66), abs=0.006)
+    assert at["all residuals", "full"] == at[PATTERN_SCALING, "full"]

@@ -12,13 +12,10 @@ from climatesuite.errors import DataContractError
 from climatesuite.forcing import calibrate as module
 from climatesuite.forcing.calibrate import (
     CMIP6_TYPICAL,
-    IdealisedRun,
     calibrate,
     calibration_from,
     calibration_from_scenarios,
     equilibrium,
-    idealised_forcing,
-    idealised_run,
     sensitivity,
     simulate,
 )
@@ -32,6 +29,7 @@ from climatesuite.forcing.energy_balance import (
     ar6_forcing,
     co2_forcing,
 )
+from climatesuite.forcing.idealised import IdealisedRun, idealised_forcing, idealised_run
 
 CUMMINS, LINEAR, NONLINEAR = CESM2.sets
 TYPICAL = ThreeLayer("typical", 0.92, 1.08, 0.0, (4.1, 10.3, 89.0), (2.4, 0.72), 1.2, "medians of the prior")
@@ -331,3 +329,18 @@ def test_cesm2_anew_predicts_scenarios_as_shipped(anew, climate_data):
     for scenario in ("ssp245", "ssp370"):
         gap = (mine.evaluate(forcings[scenario]) - theirs.evaluate(forcings[scenario]).values).mean("response")
         assert np.abs(gap.sel(year=slice(2015, 2099))).max() < 0.1
+
+
+def test_absolute_temperatures_and_an_upward_flux_are_refused_not_fitted():
+    years = np.arange(1, 61)
+    warming = xr.DataArray(4.0 * (1 - np.exp(-years / 10.0)), {"year": years}, ("year",))
+    imbalance = xr.DataArray(7.0 - warming.values, {"year": years}, ("year",))
+    idealised_run("abrupt-4xCO2", warming, imbalance)
+    with pytest.raises(
+        DataContractError, match="abrupt-4xCO2: tas as large as .*; expected anomalies from the control within 25 K"
+    ):
+        idealised_run("abrupt-4xCO2", warming + 288.0, imbalance)
+    with pytest.raises(
+        DataContractError, match="a mean toa of -.* W m-2 under a forcing of .*; expected the same sign"
+    ):
+        idealised_run("abrupt-4xCO2", warming, -imbalance)

@@ -251,3 +251,13 @@ def test_bounds_name_of_another_tool_is_followed(tmp_path):
     back = open_ensemble(path)
     assert list(back.year.values) == [2015, 2025, 2035]
     assert back.time_bnds.values[0, 0] == cftime.datetime(2015, 1, 1, calendar="noleap")
+
+
+def test_a_file_without_members_is_an_ensemble_of_one_whose_bounds_stay_bounds(tmp_path):
+    ds = fake_ensemble("year", years=PERIODS["year"])
+    with xr.open_dataset(write(tmp_path / "e.nc", ds), decode_times=False) as written:
+        written.isel(member=0, drop=True).load().to_netcdf(tmp_path / "one.nc")
+    back = open_ensemble(tmp_path / "one.nc")
+    assert back.tas.dims == ("member", "time", "lat", "lon") and back.sizes["member"] == 1
+    assert back.lat_bnds.dims == ("lat", "bnds")
+    np.testing.assert_array_equal(back.tas[0], ds.tas[0])

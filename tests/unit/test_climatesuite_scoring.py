@@ -202,7 +202,12 @@ def test_a_shorter_prediction_is_compared_year_by_year_with_its_own_floor():
     x, y = forecast(years=(2020, 2030)), truth()
     cut = y.isel(time=slice(5, 16))
     got, expected = score_datasets([x], y, bootstrap=20), score_datasets([x], cut, bootstrap=20)
-    assert got == expected and row_of(got)["window"] == [2020, 2030]
+    assert (
+        row_of(got)["flag"]
+        == "scored on 11 shared steps (2020-2030) of its 11 (2020-2030) and the truth's 20 (2015-2034)"
+    )
+    assert row_of(expected)["flag"] is None
+    assert [{**r, "flag": None} for r in got] == expected and row_of(got)["window"] == [2020, 2030]
 
 
 def test_predictions_of_different_length_get_a_floor_each():
@@ -270,5 +275,33 @@ def test_months_a_month_late_are_refused_although_their_labels_fit():
     x = y.assign_coords(member=range(3))
     late = x.assign({n: x[n].copy(data=np.roll(x[n].values, 1, axis=1)) for n in ("tas", "pr")})
     score_datasets([Prediction("toy", x)], y, bootstrap=0)
-    with pytest.raises(DataContractError, match="tas: seasonal cycle: 1 month later than the truth's"):
+    with pytest.raises(DataContractError, match="tas in toy: seasonal cycle: 1 month later than the truth's"):
         score_datasets([Prediction("toy", late)], y, bootstrap=0)
+    with pytest.raises(DataContractError, match="pr in toy: seasonal cycle: 1 month later"):
+        score_datasets([Prediction("toy", late[["pr"]])], y, bootstrap=0)
+
+
+def test_a_time_axis_ten_years_off_is_said_in_the_rows():
+    x = forecast()
+    moved = x.fields.assign_coords(year=x.fields.year + 10)
+    row = row_of(score_datasets([Prediction("toy", moved)], truth(), bootstrap=0))
+    assert row["flag"].startswith("scored on 10 shared steps (2025-2034) of its 20 (2025-2044)")
+
+
+@pytest.mark.parametrize(("name", "other"), [("source_id", "UKESM1-0-LL"), ("experiment_id", "ssp585")])
+def test_an_ensemble_of_another_model_or_scenario_is_refused(name, other):
+    stranger = forecast().fields.assign_attrs({name: other})
+    with pytest.raises(DataContractError, match=f"toy: {name} {other}; expected .*, the truth's"):
+        score_datasets([Prediction("toy", stranger)], truth(), bootstrap=0)
+
+
+@pytest.mark.parametrize(("ours", "theirs", "passes"), [
+    ("360_day", "noleap", False), ("noleap", "360_day", False), ("standard", "360_day", True), ("standard", "noleap", True),
+])  # fmt: skip
+def test_months_of_thirty_days_are_not_scored_against_others(ours, theirs, passes):
+    x, y = forecast("month", calendar=ours), truth("month", calendar=theirs)
+    if passes:
+        score_datasets([x], y, variables=["tas"], bootstrap=0)
+        return
+    with pytest.raises(DataContractError, match=f"toy: calendar {ours}; expected {theirs}, the truth's"):
+        score_datasets([x], y, variables=["tas"], bootstrap=0)

@@ -150,7 +150,7 @@ def test_nan_is_refused(which):
     pair = list(worlds())
     pair[which] = pair[which].copy(deep=True)
     pair[which].tas[0, 3, 2, 1] = np.nan
-    with pytest.raises(DataContractError, match="tas: 1 of .* values are NaN or infinite"):
+    with pytest.raises(DataContractError, match="tas in .*: 1 of .* values are NaN or infinite"):
         scored(*pair)
 
 
