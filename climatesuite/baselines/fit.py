@@ -29,6 +29,7 @@ class Case:
         timescales: Which to fit.
         patterns: Multi-model warming patterns for the energy balance; None for no such term.
         calibration: Energy balance of the Earth system model (``forcing.calibrate``); by default the one that is shipped.
+        forcing: Forcing components of the scenario to be predicted (``forcing.custom``); by default those of AR6's table.
     """
 
     runs: Runs
@@ -39,6 +40,7 @@ class Case:
     timescales: Sequence[str] = TIMESCALES
     patterns: xr.DataArray | None = None
     calibration: Calibration | None = None
+    forcing: xr.Dataset | None = None
 
     def co2(self) -> Mapping[str, xr.DataArray]:
         """The predictors.
@@ -56,7 +58,7 @@ class Case:
     def has_balance(self) -> bool:
         """Whether the energy balance can be fitted: calibration, forcing tables, months of tas."""
         first = next(iter(self.runs.values()))
-        known = {*self.runs, self.scenario} <= set(scenarios())
+        known = {*self.runs, *([] if self.forcing is not None else [self.scenario])} <= set(scenarios())
         calibrated = self.calibration is not None or first.attrs.get("source_id") in CALIBRATIONS
         return calibrated and known and GLOBAL_MEAN_OF in first and "month" in first.coords
 
@@ -81,9 +83,10 @@ def _ar1(case: Case) -> AutoregressiveScaling:
 def _energy_balance(case: Case) -> EnergyBalanceScaling:
     source_id = str(next(iter(case.runs.values())).attrs.get("source_id", "an unnamed model"))
     source = case.calibration or calibration_of(source_id)
-    forcings = {s: ar6_forcing(s, source) for s in [*case.runs, case.scenario]}
+    forcings = {s: ar6_forcing(s, source) for s in case.runs}
+    target = ar6_forcing(case.scenario, source) if case.forcing is None else case.forcing
     return EnergyBalanceScaling.fit(
-        case.runs, forcings, forcings[case.scenario], case.variables, case.decade_start, case.timescales, case.patterns, source
+        case.runs, forcings, target, case.variables, case.decade_start, case.timescales, case.patterns, source
     )  # fmt: skip
 
 

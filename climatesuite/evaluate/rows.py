@@ -16,7 +16,7 @@ from climatesuite.baselines.reference import Baseline
 from climatesuite.conventions import VARIABLES
 from climatesuite.evaluate.kernels import Array
 from climatesuite.evaluate.protocol import BLOCK_YEARS, LATE_WINDOW, Period, periods, plain_value
-from climatesuite.evaluate.scores import rank_chi2, reliability_index
+from climatesuite.evaluate.scores import rank_chi2, rank_p_value, reliability_index
 from climatesuite.evaluate.series import ScoreSeries, TruthSeries, ensemble_series, pool_series, truth_series
 
 Row = dict[str, Any]
@@ -25,7 +25,8 @@ FIELDS = (
     "model", "params", "source", "ref", "variable", "units", "timescale", "esm", "scenario", "window", "period", "target",
     "M", "N", "seed", "weights", "crps_kind", "rmse", "mae", "bias", "crps", "crps_plain", "crps_lo", "crps_hi",
     "crps_floor", "crps_ratio",
-    "crps_ratio_lo", "crps_ratio_hi", "skill", "skill_lo", "skill_hi", "spread_skill", "rank_chi2", "reliability_index",
+    "crps_ratio_lo", "crps_ratio_hi", "skill", "skill_lo", "skill_hi", "spread_skill", "rank_chi2",
+    "rank_p_value", "reliability_index",
     "var_ratio", "nrmse_s", "nrmse_g", "nrmse_t", "nrmse_window", "nrmse_base", "lsd", "trend_err", "q_err", "runtime_s",
     "stderr", "commit", "flag",
 )  # fmt: skip
@@ -123,7 +124,11 @@ def score_row(
     if scored.ranks is not None and scored.thinned_ranks is not None and scored.size and scored.size > 1:
         row["reliability_index"] = float(reliability_index(scored.ranks[s].sum(axis=0)))
         thinned = scored.thinned_ranks[s].sum(axis=0)
-        row["rank_chi2"] = float(rank_chi2(thinned)) / scored.size if thinned.sum() else None
+        if thinned.sum():
+            row["rank_chi2"], row["rank_p_value"] = (
+                float(rank_chi2(thinned)) / scored.size,
+                float(rank_p_value(thinned)),
+            )
     base = None if reference is None else float(reference.crps[:, s].mean())
     if base is not None and base > floor:  # where CO2 scaling is as good as the floor there is nothing to gain
         row["skill"] = (base - crps) / (base - floor) + 0.0  # + 0.0: no negative zero for the reference itself

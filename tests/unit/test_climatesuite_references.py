@@ -16,6 +16,7 @@ from climatesuite.evaluate.protocol import periods
 from climatesuite.evaluate.scores import area_mean, crps_ensemble, spread_skill
 from climatesuite.evaluate.scoring import score_datasets
 from climatesuite.evaluate.series import pool_series
+from climatesuite.forcing.energy_balance import CESM2, ar6_forcing
 from climatesuite.harmonise.coarsen import to_decade, to_year
 from worlds.fake_ensemble import fake_ensemble
 
@@ -247,3 +248,17 @@ def test_the_energy_balance_is_among_the_references_of_a_model_that_has_a_calibr
     ]  # fmt: skip
     drawn = draw(exact_baselines(known)[-1], "year", y, 7, 0)
     assert drawn.sizes["member"] == 7
+
+
+def test_a_custom_scenario_is_predicted_from_its_own_forcing():
+    alike = {s: ds.assign_attrs(source_id="CESM2") for s, ds in runs().items()}
+    table = ar6_forcing("ssp370", CESM2)
+    more = table.assign(co2=table.co2 + xr.where(table.year >= 2015, 1.0, 0.0)).assign_attrs(experiment_id="mine")
+    means = {}
+    for name, forcing in (("ssp370", None), ("mine", more)):
+        mine = Case(alike, name, None, ["tas"], 2015, ["year"], forcing=forcing)
+        assert mine.has_balance()
+        means[name] = fit_baseline("energy-balance", mine).ensemble("year", like("year")).mean.tas
+    warmer = area_mean(means["mine"] - means["ssp370"])
+    assert float(warmer[-1]) > float(warmer[5]) > 0
+    assert not Case(alike, "mine").has_balance()
