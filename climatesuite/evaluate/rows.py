@@ -23,12 +23,10 @@ Row = dict[str, Any]
 BOOTSTRAP_SEED = 0
 FIELDS = (
     "model", "params", "source", "ref", "variable", "units", "timescale", "esm", "scenario", "window", "period", "target",
-    "M", "N", "seed", "weights", "crps_kind", "rmse", "mae", "bias", "crps", "crps_plain", "crps_lo", "crps_hi",
-    "crps_floor", "crps_ratio",
-    "crps_ratio_lo", "crps_ratio_hi", "skill", "skill_lo", "skill_hi", "spread_skill", "rank_chi2",
-    "rank_p_value", "reliability_index",
-    "var_ratio", "nrmse_s", "nrmse_g", "nrmse_t", "nrmse_window", "nrmse_base", "lsd", "trend_err", "q_err", "runtime_s",
-    "stderr", "commit", "flag",
+    "M", "N", "seed", "weights", "crps_kind", "rmse", "mae", "bias", "crps", "crps_plain", "crps_lo", "crps_hi", "crps_floor",
+    "crps_ratio", "crps_ratio_lo", "crps_ratio_hi", "skill", "skill_lo", "skill_hi", "spread_skill", "rank_chi2",
+    "rank_p_value", "reliability_index", "var_ratio", "nrmse_s", "nrmse_g", "nrmse_t", "nrmse_window", "nrmse_base", "lsd",
+    "trend_err", "q_err", "runtime_s", "stderr", "commit", "flag",
 )  # fmt: skip
 DIFFERENCE_FIELDS = (
     "model", "against", "variable", "units", "timescale", "esm", "scenario", "window", "period", "target", "M", "M_against",
