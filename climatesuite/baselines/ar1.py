@@ -50,7 +50,7 @@ class AutoregressiveScaling:
         pool = known(self.scaling.residuals, timescale, self.name)
         names = tuple(map(str, pool.data_vars))
         forced = response_on(self.scaling.response, self.scaling.predictor, timescale, like, names)
-        process = Process.fit(pool, names)
+        process, means = Process.fit(pool, names), [forced[n].values for n in names]
         month = (
             np.asarray(like["month"].values) - 1 if timescale == "month" else np.zeros(like.sizes["time"], dtype=int)
         )
@@ -59,7 +59,7 @@ class AutoregressiveScaling:
             rng = np.random.default_rng([seed, m])
             for t, state in enumerate(process.run(month, rng)):
                 for v, n in enumerate(names):
-                    fields[n][m, t] = forced[n].values[t] + state[v]
+                    fields[n][m, t] = means[v][t] + state[v]
         return on_steps(fields, like, {n: forced[n].attrs for n in names})
 
 

@@ -31,6 +31,7 @@ from climatesuite.baselines.reference import decades_of_years, on_steps
 from climatesuite.conventions import VARIABLES
 from climatesuite.errors import DataContractError
 from climatesuite.evaluate import protocol
+from climatesuite.evaluate.checks import same_coordinate
 from climatesuite.evaluate.scores import area_mean
 from climatesuite.harmonise.coarsen import to_year
 
@@ -248,8 +249,7 @@ def _one_grid(yearly: Mapping[str, xr.Dataset]) -> xr.Dataset:
 
 def _same_grid(one: xr.Dataset, other: xr.Dataset) -> bool:
     """Whether cells are the same, but for the rounding of coordinates in files."""
-    pairs = [(one[axis].values, other[axis].values) for axis in ("lat", "lon")]
-    return all(a.shape == b.shape and np.allclose(a, b, rtol=0, atol=1e-4) for a, b in pairs)
+    return all(one.sizes[a] == other.sizes[a] and same_coordinate(a, one[a], other[a]) for a in ("lat", "lon"))
 
 
 def _span(predictor: xr.DataArray) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from climatesuite.evaluate import protocol
 from climatesuite.evaluate.rows import Comparison, Row
 from climatesuite.evaluate.scoring import Prediction, check_cases, cut_to_truth, names_in, ordered, truth_at
 from climatesuite.evaluate.structure_table import MIN_YEARS, structure_table
+from climatesuite.store.open import only
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def compare(
     rows, differences = [], []
     for timescale in [t for t in TIMESCALES if any(p.timescale == t for p in given)]:
         group = _common([p for p in given if p.timescale == timescale])
-        cuts = [cut_to_truth(p, truth_at(truth, timescale, decade_start)) for p in group]
+        whole = truth_at(truth, timescale, decade_start)
+        cuts = [cut_to_truth(p, whole) for p in group]
         group, cut = [p for p, _ in cuts], cuts[0][1]
         names = names_in(variables, [cut, *[p.fields for p in group]], "the ensembles")
         for p in group:
@@ -114,8 +116,7 @@ def _structure(
     out = {}
     for model, by_timescale in ensembles.items():
         names = [n for n in VARIABLES if all(n in ds for ds in [*by_timescale.values(), *real])]
-        cut = [ds.drop_vars([n for n in VARIABLES if n in ds and n not in names]) for ds in real]
-        out[model] = structure_table(by_timescale, cut, decade_start=decade_start)
+        out[model] = structure_table(by_timescale, [only(ds, names) for ds in real], decade_start=decade_start)
     return out
 
 

@@ -147,8 +147,7 @@ class SortedPool:
         if shifts.shape[0] == 1:
             return self.pairs
         values = self._padded[:, None, : self.size] + shifts.T[:, :, None]
-        values = np.sort(values.reshape(values.shape[0], -1), axis=1)
-        return values @ (2.0 * np.arange(1, values.shape[1] + 1) - values.shape[1] - 1.0)
+        return pair_sum(values.reshape(values.shape[0], -1).T)
 
     def _count_below(self, z: Array) -> NDArray[np.int64]:
         """Number of pool values <= z, ``[P, n] -> [P, n]``, by one binary search for all at once."""

@@ -123,10 +123,8 @@ def score_row(
         row["reliability_index"] = float(reliability_index(scored.ranks[s].sum(axis=0)))
         thinned = scored.thinned_ranks[s].sum(axis=0)
         if thinned.sum():
-            row["rank_chi2"], row["rank_p_value"] = (
-                float(rank_chi2(thinned)) / scored.size,
-                float(rank_p_value(thinned)),
-            )
+            row["rank_chi2"] = float(rank_chi2(thinned)) / scored.size
+            row["rank_p_value"] = float(rank_p_value(thinned))
     base = None if reference is None else float(reference.crps[:, s].mean())
     if base is not None and base > floor:  # where CO2 scaling is as good as the floor there is nothing to gain
         row["skill"] = (base - crps) / (base - floor) + 0.0  # + 0.0: no negative zero for the reference itself

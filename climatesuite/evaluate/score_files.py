@@ -10,6 +10,7 @@ from climatesuite.archive.read import open_runs
 from climatesuite.baselines.fit import Case, exact_baselines, fit_baseline
 from climatesuite.baselines.reference import Baseline, coarse_runs, draw, field_names
 from climatesuite.conventions import TIMESCALES
+from climatesuite.ensemble_file import MEMBER_DIMS
 from climatesuite.errors import DataContractError
 from climatesuite.evaluate.compare import Compared, compare, distinct
 from climatesuite.evaluate.rows import Row
@@ -19,7 +20,6 @@ from climatesuite.forcing.energy_response import open_patterns
 from climatesuite.forcing.forcings import open_forcings
 from climatesuite.forcing.response import annual_predictor
 
-MEMBER_DIMS = ("member", "realization", "sample", "ensemble")
 FACTS = ("seed", "runtime_s", "params", "commit")
 """Global attributes of an ensemble file that go into its rows."""
 Runs = Mapping[tuple[str, str], xr.Dataset]

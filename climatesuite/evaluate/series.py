@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from climatesuite.baselines.reference import ReferenceEnsemble
 from climatesuite.conventions import VARIABLES
 from climatesuite.evaluate import kernels
-from climatesuite.evaluate.checks import check_finite
+from climatesuite.evaluate.checks import BLOCK_BYTES, check_finite
 from climatesuite.evaluate.kernels import Array
 from climatesuite.evaluate.protocol import HEADLINE_FIRST_YEAR, Period, check_field
 from climatesuite.harmonise.grids import cos_weights
 
-BLOCK_BYTES = 64_000_000
 RANK_THINNING = (10, 8, 8)
 """Every 10th step of a year label, 8th row and 8th column enter the chi-square: neighbours are correlated."""
 
