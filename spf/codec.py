@@ -126,7 +126,9 @@ class FieldCodec:
         values = np.stack([fields[v].values for v in self.variables])
         return (torch.from_numpy(values).float() - forced) / self._scale()
 
-    def forced(self, predictor: xr.DataArray, timescale: str, years: Sequence[int]) -> Tensor:
+    def forced(
+        self, predictor: xr.DataArray, timescale: str, years: Sequence[int], member: int | None = None
+    ) -> Tensor:
         """Forced response (var, time, lat, lon) in canonical units; ``years`` are labels (first years for decades)."""
         fields = self.response.evaluate(predictor, timescale, years)
         return torch.from_numpy(np.stack([fields[v].values for v in self.variables])).float()

@@ -16,14 +16,19 @@ class Condition:
     Attributes:
         forcings: Encoded forcings (batch, forcing, time, forcing_lat, forcing_lon).
         calendar: Absolute calendar id of each step (batch, time): month 1-12, year in decade 13-22, decade 0.
+        source: Index of the Earth system model (batch,), 0 unknown; None where there is one model only.
+        phase: Place of the windows' first step in its parent's block; one for the batch.
     """
 
     forcings: Tensor
     calendar: Tensor
+    source: Tensor | None = None
+    phase: int = 0
 
-    def rows(self, start: int, stop: int) -> "Condition":
-        """The part of the batch from ``start`` to ``stop``."""
-        return Condition(self.forcings[start:stop], self.calendar[start:stop])
+    def chosen(self, index: Tensor) -> "Condition":
+        """The rows ``index`` of the batch."""
+        source = None if self.source is None else self.source[index]
+        return Condition(self.forcings[index], self.calendar[index], source, self.phase)
 
 
 class Velocity(Protocol):

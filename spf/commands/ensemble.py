@@ -63,7 +63,7 @@ def write_ensemble(
     for warning in emulator.codec.beyond_training(forcings):
         log.warning("%s", warning)
     template = emulator.template(forcings, timescale, years)
-    per_member = emulator.windows_per_member(forcings, timescale, years)
+    per_member = emulator.windows_per_member(forcings, timescale, years, sampling)
     parts.mkdir(exist_ok=True)
     with tqdm(total=members * per_member, desc=f"sampling {timescale}s", unit="window", disable=not progress) as bar:
         missing = [m for m in range(members) if not (parts / f"{m}.npz").exists()]
@@ -103,16 +103,14 @@ def predict_minutes(
 ) -> float:
     """Minutes that sampling will take, from one timed network call a stage."""
     total = 0.0
-    calls = sampling.n_steps * CALLS_PER_STEP[sampling.solver]
-    for stage, windows, shape in emulator.shapes(forcings, timescale, years):
-        n = min(sampling.batch, len(windows.starts))
-        x, ids = torch.zeros(n, *shape), calendar_ids(stage.timescale, windows.length).expand(n, -1)
-        condition = Condition(torch.zeros(n, *emulator.forcing_shape(windows.length)), ids)
+    for stage, windows, shape, condition in emulator.calls(forcings, timescale, years, sampling):
+        n = min(sampling.batch, windows)
+        x, known = torch.zeros(n, *shape), condition.chosen(torch.zeros(n, dtype=torch.long))
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, emulator.precision == "bf16-mixed"):
             for _ in range(2):
                 begin = time.monotonic()
-                emulator.backbone.velocity(x, torch.full((n,), 0.5), stage, condition)
-        total += (time.monotonic() - begin) * calls * members * len(windows.starts) / n
+                emulator.backbone.velocity(x, torch.full((n,), 0.5), stage, known)
+        total += (time.monotonic() - begin) * members * windows / n
     return total / 60
 
 

@@ -1,6 +1,6 @@
 """Training windows: from a store's runs to normalised tensors, the same for the same (seed, step) wherever they are made."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,12 +13,14 @@ from torch.utils.data import IterableDataset
 from spf.codec import FieldCodec
 from spf.pyramid.operators import pool_space, pool_time, upsample
 from spf.pyramid.path import path_point
-from spf.pyramid.spec import STEPS_PER_PARENT, TIMESCALES, PyramidSpec, Stage
-from spf.pyramid.windows import YEARS_PER_DECADE, ForcingSeries, calendar_ids
+from spf.pyramid.spec import MONTHS_IN, PyramidSpec, Stage
+from spf.pyramid.windows import ForcingSeries, calendar_ids, january
 
-LARGEST_BATCH = {"decade": 8, "year": 16, "month": 16}
+LARGEST_BATCH = {"decade": 8, "lustrum": 8, "year": 16, "quarter": 16, "month": 16}
 """Windows in a batch at most. Independent decades are few: larger batches made the network memorise them (a held-out training
 member's loss at stage 0 rose after four minutes on CESM2)."""
+AT_AN_END = 0.2
+"""Share of batches whose windows lie at an end of their trajectory and see neighbours on one side only."""
 LOADED_BYTES = 4 * 2**30
 """Monthly fields up to this size are read into memory once; larger stores are read window by window."""
 
@@ -30,56 +32,62 @@ class TrainingRun:
     Attributes:
         scenario: experiment_id.
         member: Label of the member.
-        months: Canonical monthly Dataset (time, lat, lon) of the member, whole years.
-        predictor: Annual predictor of the forced response (year).
+        months: Gives departures of whole years of months: (first year, years) -> (var, month, lat, lon).
         years: Yearly departures (var, year, lat, lon).
         forcing: Encoded forcings; its first year is the run's.
-        codec: Turns months into departures on demand.
+        month_days: Length of each month in days (month,).
+        source: Index of the Earth system model, 0 where it is the only one.
     """
 
     scenario: str
     member: str
-    months: xr.Dataset
-    predictor: xr.DataArray
+    months: Callable[[int, int], Tensor]
     years: Tensor
     forcing: ForcingSeries
-    codec: FieldCodec
+    month_days: Tensor
+    source: int = 0
 
     @property
     def first_year(self) -> int:
         """Label of the first year."""
         return self.forcing.first_year
 
-    def fields(self, timescale: str, start: int, length: int) -> Tensor:
-        """Full-grid departures (var, step, lat, lon) of ``length`` steps from year label ``start``."""
-        i = start - self.first_year
-        if timescale == "month":
-            window = self.months.isel(time=slice(12 * i, 12 * (i + 1)))
-            return self.codec.encode(window, self.codec.forced(self.predictor, "month", [start]))
-        if timescale == "year":
-            return self.years[:, i : i + length]
-        stop = i + YEARS_PER_DECADE * length
-        return pool_time(self.years[:, i:stop], YEARS_PER_DECADE, self.forcing.days[i:stop])
+    def fields(self, timescale: str, start: int, steps: int) -> Tensor:
+        """Full-grid departures (var, step, lat, lon) of ``steps`` steps from the month at place ``start``."""
+        length, begin = MONTHS_IN[timescale], start - january(self.first_year)
+        if length >= 12:
+            years = slice(begin // 12, (begin + steps * length) // 12)
+            return pool_time(self.years[:, years], length // 12, self.forcing.days[years])
+        first, last = start // 12, (start + steps * length - 1) // 12
+        months = self.months(first, last - first + 1)[:, start % 12 :][:, : steps * length]
+        return pool_time(months, length, self.month_days[begin : begin + steps * length])
 
-    def step_weights(self, timescale: str, start: int) -> Tensor:
-        """Lengths in days of the steps that one parent step of this window holds: months of a year, years of a decade."""
-        i = start - self.first_year
-        if timescale == "month":
-            return torch.tensor(self.months.days.values[12 * i : 12 * (i + 1)], dtype=torch.float32)
-        return self.forcing.days[i : i + YEARS_PER_DECADE]
+    def step_days(self, timescale: str, start: int, steps: int) -> Tensor:
+        """Length in days of each of ``steps`` steps from the month at place ``start``."""
+        length, begin = MONTHS_IN[timescale], start - january(self.first_year)
+        return self.month_days[begin : begin + steps * length].unflatten(0, (steps, length)).sum(1)
 
 
 class Window(NamedTuple):
-    """Clean tensors of one window: fields and repeated parent (var, time, lat, lon), forcings, calendar ids (time,)."""
+    """Clean fields of one window, its repeated parent and its conditions.
+
+    Attributes:
+        fields: Normalised (var, step, lat, lon).
+        parent: The stage before, normalised by its own gain, repeated to the same shape; zeros at stage 0.
+        forcings: (forcing, step, lat, lon).
+        calendar: Ids (step,).
+        source: Index of the Earth system model ().
+    """
 
     fields: Tensor
     parent: Tensor
     forcings: Tensor
     calendar: Tensor
+    source: Tensor
 
 
 class Batch(NamedTuple):
-    """Windows of one stage with noise applied; x_t and target (batch, var, time, lat, lon), t (batch,)."""
+    """Windows of one stage with noise applied; x_t and target (batch, var, time, lat, lon), t and source (batch,)."""
 
     stage: str
     x_t: Tensor
@@ -87,28 +95,69 @@ class Batch(NamedTuple):
     target: Tensor
     forcings: Tensor
     calendar: Tensor
+    source: Tensor
+    phase: int
 
 
-def open_training_runs(scenarios: Mapping[str, xr.Dataset], codec: FieldCodec) -> tuple[TrainingRun, ...]:
+def open_training_runs(
+    scenarios: Mapping[str, xr.Dataset], codec: FieldCodec, source: int = 0
+) -> tuple[TrainingRun, ...]:
     """Every member of every scenario as a training run.
 
     Args:
         scenarios: Canonical monthly Dataset with members and forcings, by scenario.
         codec: Fitted on these scenarios.
+        source: Index of the Earth system model.
     """
     small = sum(ds[v].nbytes for ds in scenarios.values() for v in codec.variables) <= LOADED_BYTES
     runs = []
     for scenario, ds in scenarios.items():
         forcing, predictor = codec.encode_forcings(ds), codec.predictor(ds)
-        days = ds.days.values.reshape(-1, 12).astype(np.float32)
-        weights = torch.from_numpy(days / days.sum(1, keepdims=True))[None, :, :, None, None]
+        month_days = torch.from_numpy(ds.days.values.astype(np.float32))
+        weights = month_days.unflatten(0, (-1, 12))
+        weights = (weights / weights.sum(1, keepdim=True))[None, :, :, None, None]
         for member in ds.member.values:
-            months = ds[list(codec.variables)].sel(member=member).assign_coords(days=ds.days)
-            months = months.load() if small else months
-            encoded = codec.encode(months, codec.forced(predictor, "month", predictor.year.values.tolist()))
-            years = (encoded.unflatten(1, (-1, 12)) * weights).sum(2)
-            runs.append(TrainingRun(scenario, str(member), months, predictor, years, forcing, codec))
+            months = Departures(ds[list(codec.variables)].sel(member=member), predictor, codec)
+            held = months(forcing.first_year, len(forcing.years))
+            years = (held.unflatten(1, (-1, 12)) * weights).sum(2)
+            access = Held(held, forcing.first_year) if small else months
+            runs.append(TrainingRun(scenario, str(member), access, years, forcing, month_days, source))
     return tuple(runs)
+
+
+@dataclass(frozen=True)
+class Departures:
+    """Monthly departures of one member, read and encoded when asked for.
+
+    Attributes:
+        fields: Canonical monthly Dataset (time, lat, lon), whole years.
+        predictor: Annual predictor of the forced response.
+        codec: Knows the forced response and the scales.
+    """
+
+    fields: xr.Dataset
+    predictor: xr.DataArray
+    codec: FieldCodec
+
+    def __call__(self, first_year: int, years: int) -> Tensor:
+        """(var, month, lat, lon) of ``years`` years."""
+        begin = 12 * (first_year - int(self.fields.year.values[0]))
+        window = self.fields.isel(time=slice(begin, begin + 12 * years))
+        forced = self.codec.forced(self.predictor, "month", list(range(first_year, first_year + years)))
+        return self.codec.encode(window, forced)
+
+
+@dataclass(frozen=True)
+class Held:
+    """The same from memory."""
+
+    departures: Tensor
+    begins: int
+
+    def __call__(self, first_year: int, years: int) -> Tensor:
+        """(var, month, lat, lon) of ``years`` years."""
+        begin = 12 * (first_year - self.begins)
+        return self.departures[:, begin : begin + 12 * years]
 
 
 @dataclass(frozen=True)
@@ -118,41 +167,79 @@ class Windows:
     Attributes:
         spec: The pyramid.
         row_weights: Area weight of each full-grid row (lat,).
-        gains: Standard deviation of each stage's departures by stage key: (var, 1 or 12, lat, lon).
+        gains: Standard deviation of each stage's departures by stage key: (var, season, lat, lon).
     """
 
     spec: PyramidSpec
     row_weights: Tensor
     gains: Mapping[str, Tensor]
 
-    def build(self, run: TrainingRun, stage: Stage, start: int, length: int) -> Window:
-        """The window of ``length`` steps (decades at stage 0 and on the decade path) from year ``start``."""
-        full = run.fields(stage.timescale, start, length)
-        fields = pool_space(full, stage.pooling, self.row_weights) / self.gains[stage.key]
-        parent = torch.zeros_like(fields)
-        if stage.index > 0:
-            before = full
-            if stage.parent_timescale != stage.timescale:
-                ratio = STEPS_PER_PARENT[stage.parent_timescale, stage.timescale]
-                before = pool_time(full, ratio, run.step_weights(stage.timescale, start))
-            before = pool_space(before, self.spec.pooling[stage.index - 1], self.row_weights)
-            key = f"{stage.index - 1}-{stage.parent_timescale}"
-            parent = upsample(before / self.gains[key], stage.factors)
-        forcings = run.forcing.window(stage.timescale, start, length)
-        return Window(fields, parent, forcings, calendar_ids(stage.timescale, full.shape[1]))
+    def build(self, run: TrainingRun, stage: Stage, start: int, steps: int, anchor: int) -> Window:
+        """The window of ``steps`` steps from the month at place ``start``; parents' blocks begin at ``anchor``."""
+        fields, parent = self.fields(run, stage, start, steps, anchor)
+        forcings = run.forcing.window(stage.timescale, start, steps)
+        ids = calendar_ids(stage.timescale, start, steps, anchor)
+        return Window(fields, parent, forcings, ids, torch.tensor(run.source))
+
+    def fields(self, run: TrainingRun, stage: Stage, start: int, steps: int, anchor: int) -> tuple[Tensor, Tensor]:
+        """Normalised fields and their repeated parents, (var, step, lat, lon) each."""
+        ratio = stage.factors[0]
+        block = ratio * stage.months
+        first = anchor + (start - anchor) // block * block
+        blocks = -((first - start - steps * stage.months) // block)
+        full = run.fields(stage.timescale, first, blocks * ratio)
+        own = slice((start - first) // stage.months, (start - first) // stage.months + steps)
+        fields = self._scaled(pool_space(full[:, own], stage.pooling, self.row_weights), stage.key, stage.months, start)
+        if stage.index == 0:
+            return fields, torch.zeros_like(fields)
+        days = run.step_days(stage.timescale, first, blocks * ratio)
+        before = pool_space(pool_time(full, ratio, days), self.spec.pooling[stage.index - 1], self.row_weights)
+        key = f"{stage.index - 1}-{stage.parent_timescale}"
+        parent = self._scaled(before, key, MONTHS_IN[stage.parent_timescale], first)
+        return fields, upsample(parent, stage.factors)[:, own]
+
+    def _scaled(self, x: Tensor, key: str, months: int, start: int) -> Tensor:
+        """Divided by the gain of each step's season."""
+        gain = self.gains[key]
+        if gain.shape[1] > 1:
+            gain = gain[:, (start // months + torch.arange(x.shape[1])) % gain.shape[1]]
+        return x / gain
 
 
-def draw_length(stage: Stage, n_years: int, spec: PyramidSpec, rng: np.random.Generator) -> int:
-    """Steps of a window: 12 months, 10 years, or some decades; half of the time as many decades as fit."""
-    if stage.timescale != "decade":
-        return {"month": 12, "year": YEARS_PER_DECADE}[stage.timescale]
-    longest = min(spec.decades, n_years // YEARS_PER_DECADE)
-    return longest if rng.random() < 0.5 else int(rng.integers(1, longest + 1))
+@dataclass(frozen=True)
+class Shape:
+    """Steps of a window: halo before, core, halo after."""
+
+    before: int
+    core: int
+    after: int
+
+    @property
+    def steps(self) -> int:
+        """All of them."""
+        return self.before + self.core + self.after
 
 
-def years_spanned(timescale: str, length: int) -> int:
-    """Years under a window of ``length`` steps."""
-    return {"month": 1, "year": length, "decade": YEARS_PER_DECADE * length}[timescale]
+def draw_shape(stage: Stage, n_years: int, spec: PyramidSpec, rng: np.random.Generator) -> Shape:
+    """A window's shape: whole cores (of decades half of the time, otherwise fewer), now and then without one halo.
+
+    Shapes that the record is too short for lose their halos, then part of their core.
+    """
+    core, halo = spec.core[stage.timescale], spec.halo[stage.timescale]
+    if stage.months >= 60 and rng.random() < 0.5:
+        core = int(rng.integers(1, core + 1))
+    side = rng.random()
+    before, after = (0 if side < AT_AN_END / 2 else halo), (0 if side > 1 - AT_AN_END / 2 else halo)
+    block = MONTHS_IN[stage.parent_timescale] // stage.months
+    available = n_years * 12 // stage.months
+    if span_of(Shape(before, core, after), block) > available:
+        before = after = 0
+    return Shape(before, min(core, available), after)
+
+
+def span_of(shape: Shape, block: int) -> int:
+    """Steps that must be on record: the window's, and all of the blocks of parents that its halos reach into."""
+    return sum(-(-n // block) * block for n in (shape.before, shape.core, shape.after))
 
 
 class WindowStream(IterableDataset[Batch]):
@@ -193,22 +280,32 @@ class WindowStream(IterableDataset[Batch]):
     def batch(self, step: int) -> Batch:
         """Batch number ``step``."""
         rng = np.random.default_rng([self.seed, self.rank, step])
-        path = self.windows.spec.path(TIMESCALES[rng.integers(len(TIMESCALES))])
+        spec = self.windows.spec
+        path = spec.path(spec.timescales[rng.integers(len(spec.timescales))])
         stage = path[rng.integers(len(path))]
+        return self.batch_of(stage, rng)
+
+    def batch_of(self, stage: Stage, rng: np.random.Generator) -> Batch:
+        """A batch of one stage."""
         n_years = min(run.years.shape[1] for run in self.runs)
-        length = draw_length(stage, n_years, self.windows.spec, rng)
-        span = years_spanned(stage.timescale, length)
+        shape = draw_shape(stage, n_years, self.windows.spec, rng)
+        block = MONTHS_IN[stage.parent_timescale] // stage.months
+        lead = -(-shape.before // block) * block
+        span = -(-span_of(shape, block) * stage.months // 12)
         built = []
-        for _ in range(self._batch_size(stage, length)):
+        for _ in range(self._batch_size(stage, shape.steps)):
             run = self.runs[rng.integers(len(self.runs))]
             offset = int(rng.integers(run.years.shape[1] - span + 1))  # decades may begin in any year
-            built.append(self.windows.build(run, stage, run.first_year + offset, length))
-        fields, parent, forcings, calendar = (torch.stack(part) for part in zip(*built, strict=True))
+            core = january(run.first_year + offset) + lead * stage.months
+            start = core - shape.before * stage.months
+            built.append(self.windows.build(run, stage, start, shape.steps, core))
+        fields, parent, forcings, calendar, source = (torch.stack(part) for part in zip(*built, strict=True))
         generator = torch.Generator().manual_seed(int(rng.integers(2**63 - 1)))
         noise = torch.randn(fields.shape, generator=generator)
         t = torch.rand(len(built), generator=generator)
         point = path_point(fields, parent, noise, t, stage)
-        return Batch(stage.key, point.x_t, t, point.target, forcings, calendar)
+        phase = (lead - shape.before) % block
+        return Batch(stage.key, point.x_t, t, point.target, forcings, calendar, source, phase)
 
     def _batch_size(self, stage: Stage, length: int) -> int:
         lat, lon = self.runs[0].years.shape[-2:]

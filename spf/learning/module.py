@@ -43,7 +43,9 @@ class FlowModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Area-weighted mean squared error of the path target, which noise enters with weight -1 at every stage."""
         stage = self.stages[batch.stage]
-        predicted = self.backbone(batch.x_t, batch.t, stage, Condition(batch.forcings, batch.calendar))
+        predicted = self.backbone(
+            batch.x_t, batch.t, stage, Condition(batch.forcings, batch.calendar, batch.source, batch.phase)
+        )
         rows = self.weights[stage.pooling].to(predicted)
         weights = (rows / rows.mean()).reshape(1, 1, 1, -1, 1)
         loss = ((predicted - batch.target).square() * weights).mean()

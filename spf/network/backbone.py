@@ -10,7 +10,7 @@ from spf.interfaces import Condition
 from spf.network.layers import JointBlock, modulate, rotary, sinusoid, sphere_positions
 from spf.pyramid.path import noise_fall, noise_level
 from spf.pyramid.prior import Coupling, Prior
-from spf.pyramid.spec import TIMESCALES, PyramidSpec, Stage
+from spf.pyramid.spec import MONTHS_IN, PyramidSpec, Stage
 
 CALENDAR_IDS = 23  # decade 0, months 1-12, year in decade 13-22
 
@@ -57,7 +57,7 @@ class Backbone(nn.Module):
         self.embed_forcing = nn.Linear(n_forcings * q * q, width)
         self.calendar = nn.Embedding(CALENDAR_IDS, width)
         self.stage = nn.Embedding(len(spec.pooling), width)
-        self.timescale = nn.Embedding(len(TIMESCALES), width)
+        self.timescale = nn.Embedding(len(MONTHS_IN), width)
         self.level = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.blocks = nn.ModuleList(JointBlock(width, config.heads, config.mlp_ratio) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
@@ -70,7 +70,7 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor, t: Tensor, stage: Stage, condition: Condition) -> Tensor:
         """State (batch, var, time, lat, lon), flow time (batch,) -> path target of the same shape, float32."""
         with torch.autocast(x.device.type, enabled=False):
-            prior = self.priors[stage.key](x.float(), t)
+            prior = self.priors[stage.key](x.float(), t, condition.phase)
         return prior + self._correction(x, t, stage, condition).float()
 
     def velocity(self, x: Tensor, t: Tensor, stage: Stage, condition: Condition | None) -> Tensor:
@@ -102,7 +102,7 @@ class Backbone(nn.Module):
     def _vector(self, t: Tensor, stage: Stage, device: torch.device) -> Tensor:
         level = self.level(sinusoid(1000 * noise_level(t, stage).to(device), self.config.width))
         stage_id = torch.tensor(stage.index, device=device)
-        scale_id = torch.tensor(TIMESCALES.index(stage.timescale), device=device)
+        scale_id = torch.tensor(list(MONTHS_IN).index(stage.timescale), device=device)
         return level + self.stage(stage_id) + self.timescale(scale_id)
 
     def _place(self, grid: tuple[int, int], frames: int, device: torch.device) -> Tensor:

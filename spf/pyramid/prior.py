@@ -1,93 +1,211 @@
-"""What is known before any learning: the velocity of a Gaussian world with a few measured patterns per stage.
+"""What is known before any learning: the velocity of a Gaussian world with measured patterns and persistence.
 
-Every stage is scaled to unit variance per cell. Its fields split into the block mean, which hangs on the parent, and the detail
-inside blocks. Each part is taken as a sum of leading patterns (principal components of the training departures, per variable)
-with measured variances, and a rest that is white within the variance left in each cell; steps of a window are independent given
-the parent. In that world the optimal velocity is linear: one factor per pattern, one per cell for the rest. The network learns
-what differs: other correlations, time, forcing, non-Gaussian shapes.
+Every stage is scaled to unit variance per cell. Its fields split into the mean over each spatial block, which hangs on the
+parent, and the detail inside blocks. Each part is a sum of leading patterns of all variables together (principal components of
+the training departures) and a rest. A pattern's amplitude is a stationary series with its measured autocovariance; so is the
+rest of a cell, along the two (or more) directions in which its variables do not covary, with the mean autocorrelation of cells
+that are as persistent. The parent is a multiple of the mean over its steps, within or beyond the window. In that world the
+optimal velocity is linear: one small matrix over the steps of a window for each pattern and each class of cells. The network
+learns what differs: forcing, other correlations, non-Gaussian shapes.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spf.pyramid.operators import block_mean, upsample
+from spf.pyramid.operators import upsample
 from spf.pyramid.path import noise_fall, noise_level
 from spf.pyramid.spec import Stage
 
+CLASSES = 6
+"""Classes of cells by persistence."""
+SMALL = 1e-6
+
 
 @dataclass(frozen=True)
-class Modes:
-    """Leading patterns of one part of a stage's fields, per variable.
+class Part:
+    """One part (block means, or detail) of a stage's fields; n patterns, V variables, lags 0 ... L - 1.
 
     Attributes:
-        patterns: Orthonormal (var, mode, lat, lon).
-        variance: Variance along each (var, mode).
-        noise: Variance of unit noise along each (var, mode); 1 but where blocks take part of it away.
-        rest: Variance left in each cell (var, lat, lon).
+        patterns: Orthonormal (n, var, lat, lon).
+        covariance: Autocovariance of their amplitudes by lag in steps (n, lag).
+        slope: Regression of the parent on the mean over its steps, per pattern (n,); 0 where there is no parent.
+        axes: Directions in which the rest of a cell has uncorrelated variables (axis, var, lat, lon), orthonormal per cell.
+        rest: Variance left along each axis (axis, lat, lon).
+        persistence: Class of each axis and cell (axis, lat, lon), integers.
+        correlation: Autocorrelation of the rest by axis, class and lag (axis, class, lag).
+        rest_slope: As ``slope``, per axis (axis,).
     """
 
     patterns: Tensor
-    variance: Tensor
-    noise: Tensor
+    covariance: Tensor
+    slope: Tensor
+    axes: Tensor
     rest: Tensor
+    persistence: Tensor
+    correlation: Tensor
+    rest_slope: Tensor
 
 
 @dataclass(frozen=True)
 class Coupling:
-    """How a stage's fields hang on their parent.
+    """How a stage's fields hang on their parent, on each other and in time.
 
     Attributes:
-        slope: Regression of the parent on the block mean (var,); 0 at stage 0.
-        mean: Modes of the block mean, on the parent's grid.
-        detail: Modes of what the block mean leaves, on the stage's grid; of no pattern and no rest where blocks are single cells.
+        mean: Of the block means, on the parent's grid (the stage's own at stage 0 or where space does not refine).
+        detail: Of what they leave, on the stage's grid; None where blocks are single cells.
     """
 
-    slope: Tensor
-    mean: Modes
-    detail: Modes
+    mean: Part
+    detail: Part | None
 
 
-def block_pool(x: Tensor, stage: Stage) -> Tensor:
-    """Unweighted block means of (batch, var, time, lat, lon), one value a block."""
-    rt, rh, rw = stage.factors
-    b, v, t, h, w = x.shape
-    return x.reshape(b, v, t // rt, rt, h // rh, rh, w // rw, rw).mean((3, 5, 7))
+@dataclass(frozen=True)
+class Series:
+    """Normalised fields of one run at one stage, in time order, with their repeated parents.
+
+    Attributes:
+        fields: (var, step, lat, lon).
+        parent: The same shape; zeros at stage 0.
+        position: Place of each step in its parent's block (step,).
+    """
+
+    fields: Tensor
+    parent: Tensor
+    position: Tensor
 
 
-def measure_coupling(fields: Tensor, parent: Tensor, stage: Stage, n_modes: int) -> Coupling:
-    """Coupling from clean samples (sample, var, time, lat, lon) of normalised fields and repeated parents."""
-    mean = block_pool(fields, stage)
-    detail = fields - upsample(mean, stage.factors)
-    if stage.index == 0:
-        slope = torch.zeros(fields.shape[1])
-    else:
-        axes = (0, 2, 3, 4)
-        slope = (block_pool(parent, stage) * mean).mean(axes) / mean.square().mean(axes).clamp_min(1e-12)
-    found = _modes(detail, n_modes)
-    lost = block_mean(found.patterns.flatten(0, 1)[None].transpose(1, 0)[:, :, None], (1, *stage.factors[1:]))
-    lost = lost.square().sum((1, 2, 3, 4)).reshape(found.noise.shape) * (
-        stage.factors[1] * stage.factors[2] / stage.block_size
+def pool_blocks(x: Tensor, stage: Stage) -> Tensor:
+    """Unweighted means over spatial blocks: (..., lat, lon) -> (..., lat / r_h, lon / r_w)."""
+    _, rh, rw = stage.factors
+    *lead, h, w = x.shape
+    return x.reshape(*lead, h // rh, rh, w // rw, rw).mean((-3, -1))
+
+
+def spread_blocks(x: Tensor, stage: Stage) -> Tensor:
+    """Inverse direction of `pool_blocks`: repeat in space."""
+    return upsample(x, (1, *stage.factors[1:]))
+
+
+def measure_coupling(runs: Sequence[Series], stage: Stage, n_patterns: int, lags: int, taper: float) -> Coupling:
+    """Measure a stage on whole training runs.
+
+    Args:
+        runs: Normalised series; the longer the better.
+        stage: The stage.
+        n_patterns: Patterns of each part, at most.
+        lags: Lags needed, the longest window's steps plus those of a parent.
+        taper: Autocovariances are multiplied by exp(-(lag / taper)^2 / 2), which keeps them positive definite.
+    """
+    window = torch.exp(-0.5 * (torch.arange(lags) / taper) ** 2)
+    means = [pool_blocks(run.fields, stage) for run in runs]
+    parents = [pool_blocks(run.parent, stage) if stage.index else None for run in runs]
+    mean = _measure_part(means, parents, [run.position for run in runs], stage, n_patterns, window)
+    if stage.factors[1] * stage.factors[2] == 1:
+        return Coupling(mean, None)
+    details = [run.fields - spread_blocks(m, stage) for run, m in zip(runs, means, strict=True)]
+    return Coupling(mean, _measure_part(details, [None] * len(runs), [], stage, n_patterns, window))
+
+
+def _measure_part(
+    fields: Sequence[Tensor], parents: Sequence[Tensor | None], positions: Sequence[Tensor], stage: Stage,
+    n_patterns: int, window: Tensor,
+) -> Part:  # fmt: skip
+    n_var, _, h, w = fields[0].shape
+    patterns = _patterns(fields, n_patterns)
+    n = len(patterns)
+    amplitudes = [torch.einsum("vthw,nvhw->nt", x, patterns) for x in fields]
+    rests = [x - torch.einsum("nt,nvhw->vthw", a, patterns) for x, a in zip(fields, amplitudes, strict=True)]
+    axes, rest = _axes(rests)
+    rests = [torch.einsum("avhw,vthw->athw", axes, r) for r in rests]
+    covariance = _autocovariance(amplitudes, len(window)) * window
+    lagged = _autocovariance([r.flatten(2).transpose(1, 2) for r in rests], len(window))  # (axis, cell, lag)
+    lagged = lagged / lagged[..., :1].clamp_min(1e-12)
+    classes = _classes(lagged[..., 1] if len(window) > 1 else lagged[..., 0])
+    correlation = torch.stack(
+        [
+            torch.stack([c[k == i].mean(0) if bool((k == i).any()) else c.mean(0) for i in range(CLASSES)])
+            for c, k in zip(lagged, classes, strict=True)
+        ]
     )
-    return Coupling(slope, _modes(mean, n_modes), Modes(found.patterns, found.variance, 1 - lost, found.rest))
+    slope, rest_slope = fields[0].new_zeros(n), fields[0].new_zeros(n_var)
+    if parents[0] is not None:
+        known = [p for p in parents if p is not None]
+        above = [torch.einsum("vthw,nvhw->nt", p, patterns) for p in known]
+        slope = _slope(amplitudes, above, positions, stage.factors[0])
+        left = [p - torch.einsum("nt,nvhw->vthw", a, patterns) for p, a in zip(known, above, strict=True)]
+        left = [torch.einsum("avhw,vthw->athw", axes, p) for p in left]
+        rest_slope = _slope([r.flatten(2) for r in rests], [p.flatten(2) for p in left], positions, stage.factors[0])
+    shape = (n_var, h, w)
+    return Part(
+        patterns,
+        covariance,
+        slope,
+        axes,
+        rest,
+        classes.reshape(shape).to(torch.uint8),
+        correlation * window,
+        rest_slope,
+    )
 
 
-def _modes(x: Tensor, n_modes: int) -> Modes:
-    """Principal components of (sample, var, time, lat, lon), every step a sample, no mean removed."""
-    n_var, h, w = x.shape[1], *x.shape[-2:]
-    samples = x.movedim(1, 0).reshape(n_var, -1, h * w)
-    k = max(0, min(n_modes, h * w // 4, samples.shape[1] // 4))
+def _patterns(fields: Sequence[Tensor], n_patterns: int) -> Tensor:
+    """Principal components of all variables together, no mean removed: (n, var, lat, lon)."""
+    n_var, _, h, w = fields[0].shape
+    samples = torch.cat([x.movedim(1, 0).flatten(1) for x in fields])
+    samples = samples[:: max(1, len(samples) // 2048)]
+    n = max(0, min(n_patterns, samples.shape[1] // 4, len(samples) // 4))
     with torch.random.fork_rng():
         torch.manual_seed(0)  # of the randomised decomposition only
-        _, values, vectors = torch.svd_lowrank(samples, q=min(k + 8, h * w, samples.shape[1]), niter=3)
-    patterns, variance = vectors[..., :k].transpose(1, 2), values[:, :k].square() / samples.shape[1]
-    explained = (variance[..., None] * patterns.square()).sum(1)
-    rest = (samples.square().mean(1) - explained).clamp_min(1e-6)
-    return Modes(
-        patterns.reshape(n_var, k, h, w).contiguous(), variance, torch.ones(n_var, k), rest.reshape(n_var, h, w)
-    )
+        vectors = torch.svd_lowrank(samples, q=min(n + 8, *samples.shape), niter=3)[2]
+    return vectors[:, :n].T.reshape(n, n_var, h, w).contiguous()
+
+
+def _axes(rests: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Per cell: directions without covariance between variables (axis, var, lat, lon) and the variances (axis, lat, lon)."""
+    total = sum(torch.einsum("vthw,uthw->hwvu", r, r) for r in rests)
+    covariance = torch.as_tensor(total) / sum(r.shape[1] for r in rests)
+    values, vectors = torch.linalg.eigh(covariance.double())
+    axes, rest = vectors.permute(3, 2, 0, 1).to(rests[0]), values.permute(2, 0, 1).to(rests[0])
+    return axes.contiguous(), rest.clamp_min(SMALL)
+
+
+def _autocovariance(series: Sequence[Tensor], lags: int) -> Tensor:
+    """Biased autocovariance, hence positive definite, of (..., step) over all runs: (..., lag)."""
+    total: Tensor | float = 0.0
+    for x in series:
+        n = x.shape[-1]
+        products = [
+            (x[..., : n - k] * x[..., k:]).sum(-1) if k < n else torch.zeros_like(x[..., 0]) for k in range(lags)
+        ]
+        total = total + torch.stack(products, -1)
+    return torch.as_tensor(total) / sum(x.shape[-1] for x in series)
+
+
+def _classes(lag_one: Tensor) -> Tensor:
+    """Class of each cell (axis, cell) by quantiles of its lag-one correlation."""
+    levels = torch.linspace(0, 1, CLASSES + 1)[1:-1]
+    bounds = torch.quantile(lag_one, levels.to(lag_one), dim=1).T.contiguous()
+    return torch.searchsorted(bounds, lag_one.contiguous())
+
+
+def _slope(
+    fields: Sequence[Tensor], parents: Sequence[Tensor], positions: Sequence[Tensor], ratio: int
+) -> Tensor:  # fmt: skip
+    """Regression of the parent on the mean over its steps, over whole blocks: (n, step[, cell]) -> (n,)."""
+    cross: Tensor | float = 0.0
+    square: Tensor | float = 0.0
+    for x, p, position in zip(fields, parents, positions, strict=True):
+        first = int((position == 0).nonzero()[0]) if bool((position == 0).any()) else 0
+        n = (x.shape[1] - first) // ratio
+        x, p = (y[:, first : first + n * ratio].unflatten(1, (n, ratio)).mean(2) for y in (x, p))
+        cross = cross + (x * p).flatten(1).sum(1)
+        square = square + x.square().flatten(1).sum(1)
+    return torch.as_tensor(cross) / torch.as_tensor(square).clamp_min(1e-12)
 
 
 class Prior(nn.Module):
@@ -100,60 +218,131 @@ class Prior(nn.Module):
 
     def __init__(self, stage: Stage, coupling: Coupling) -> None:
         super().__init__()
-        self.stage = stage
-        self.slope: Tensor
-        self.register_buffer("slope", coupling.slope, persistent=False)
-        for part in ("mean", "detail"):
+        self.stage, self.parts = stage, ("mean",) if coupling.detail is None else ("mean", "detail")
+        for part in self.parts:
             for name, value in vars(getattr(coupling, part)).items():
                 self.register_buffer(f"{part}_{name}", value, persistent=False)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """State (batch, var, time, lat, lon) and flow time (batch,) -> target of the same shape, in the state's precision."""
-        stage, fall = self.stage, noise_fall(self.stage)
-        t = t.to(x).reshape(-1, 1, 1, 1, 1)
-        gain, signal, level = (1 - stage.sigma_end) / fall, t * (1 - stage.sigma_end), noise_level(t, stage)
-        slope = self.slope.to(x).reshape(1, -1, 1, 1, 1) * (1 - stage.sigma_start)
-        mean = block_pool(x, stage)
-        out = upsample(
-            self._part("mean", mean, gain - slope / fall, signal + (1 - t) * slope, level, stage.block_size),
-            stage.factors,
-        )
-        if stage.block_size == 1:
-            return out
-        fine = self._part("detail", x - upsample(mean, stage.factors), gain, signal, level, 1)
-        return out + fine - block_mean(fine, stage.factors)
+    @torch.no_grad()
+    def forward(self, x: Tensor, t: Tensor, phase: Tensor | int = 0) -> Tensor:
+        """State (batch, var, time, lat, lon) and flow time (batch,) -> target of the same shape, float32 or wider.
 
-    def _part(self, part: str, x: Tensor, gain: Tensor | float, signal: Tensor, level: Tensor, n: int) -> Tensor:
-        """Scale each pattern, and each cell of the rest, by
-
-        (gain signal variance - level noise) / (signal^2 variance + level^2 noise).
+        Args:
+            x: The state.
+            t: Flow time.
+            phase: Place of the first step in its parent's block; of the whole batch.
         """
-        patterns, variance, noise, rest = (
-            getattr(self, f"{part}_{k}").to(x) for k in ("patterns", "variance", "noise", "rest")
-        )
-        n_var, k = variance.shape
-        whole = 1.0 / n if part == "mean" else 1.0 - 1.0 / self.stage.block_size
-        inside = (rest[None, :, None], whole)
-        along = (variance[None, :, None, :, None], noise[None, :, None, :, None] / n)
+        mean = pool_blocks(x, self.stage)
+        out = spread_blocks(self._part("mean", mean, t, int(phase)), self.stage)
+        if "detail" in self.parts:
+            detail = x - spread_blocks(mean, self.stage)
+            fine = self._part("detail", detail, t, int(phase))
+            out = out + fine - spread_blocks(pool_blocks(fine, self.stage), self.stage)
+        return out
 
-        def factor(law: tuple[Tensor, Tensor | float]) -> Tensor:
-            return (gain * signal * law[0] - level * law[1]) / (signal.square() * law[0] + level.square() * law[1])
+    def _part(self, part: str, x: Tensor, t: Tensor, phase: int) -> Tensor:
+        """Regression along time of each pattern, and of each class of cells for the rest."""
+        law = Part(**{name: getattr(self, f"{part}_{name}").to(x) for name in Part.__dataclass_fields__})
+        cells = self.stage.factors[1] * self.stage.factors[2]
+        noise = 1.0 / cells if part == "mean" else 1.0
+        within = noise if part == "mean" else 1.0 - 1.0 / cells
+        times, where = torch.unique(t.to(x), return_inverse=True)
+        amplitude = torch.einsum("bvthw,nvhw->bnt", x, law.patterns)
+        rest = x - torch.einsum("bnt,nvhw->bvthw", amplitude, law.patterns)
+        matrices = self._pattern_matrices(law, times, x.shape[2], noise, phase)
+        amplitude = torch.einsum("bnij,bnj->bni", matrices[where], amplitude)
+        left = self._rest(law, rest, times, where, within, phase)
+        left = left - torch.einsum("bnt,nvhw->bvthw", torch.einsum("bvthw,nvhw->bnt", left, law.patterns), law.patterns)
+        return left + torch.einsum("bnt,nvhw->bvthw", amplitude, law.patterns)
 
-        amplitude = torch.einsum("bvthw,vkhw->bvtk", x, patterns)
-        left = factor(inside) * (x - torch.einsum("bvtk,vkhw->bvthw", amplitude, patterns))
-        left = left - torch.einsum("bvtk,vkhw->bvthw", torch.einsum("bvthw,vkhw->bvtk", left, patterns), patterns)
-        scaled = amplitude * factor(along)[..., 0] if k else amplitude
-        return left + torch.einsum("bvtk,vkhw->bvthw", scaled, patterns)
+    def _pattern_matrices(self, law: Part, times: Tensor, steps: int, noise: float, phase: int) -> Tensor:
+        """E[target | state] of each pattern's amplitude, (time, n, step, step)."""
+        if not len(law.patterns):
+            return law.slope.new_zeros(len(times), 0, steps, steps)
+        state, cross = self._moments(law.covariance, law.slope, times, steps, phase)
+        level = noise_level(times, self.stage).reshape(-1, 1, 1, 1)
+        eye = torch.eye(steps).to(state)
+        state, cross = state + (noise * level.square() + SMALL) * eye, cross - noise * level * eye
+        return torch.linalg.solve(state, cross, left=False)
+
+    def _rest(self, law: Part, x: Tensor, times: Tensor, where: Tensor, noise: float, phase: int) -> Tensor:
+        """The same for every cell along its axes: with variance r, (r B - noise level)(r A + noise level^2)^-1.
+
+        A is diagonalised once a class, so that a cell costs two small products.
+        """
+        steps = x.shape[2]
+        state, cross = self._moments(law.correlation, law.rest_slope[:, None], times, steps, phase)
+        values, vectors = torch.linalg.eigh(state)  # (time, axis, class, step[, step])
+        turned = cross @ vectors
+        x = torch.einsum("avhw,bvthw->bathw", law.axes, x)
+        level = noise_level(times, self.stage).to(x)[where].reshape(-1, 1, 1)
+        out = torch.empty_like(x)
+        flat_x, flat_out = x.flatten(3), out.flatten(3)
+        for axis in range(x.shape[1]):
+            kind, variance = law.persistence[axis].flatten(), law.rest[axis].flatten()
+            for c in range(law.correlation.shape[1]):
+                chosen = (kind == c).nonzero()[:, 0]
+                if not len(chosen):
+                    continue
+                q, b, a = vectors[where, axis, c], turned[where, axis, c], values[where, axis, c]
+                r = variance[chosen][None, None]
+                spectral = (q.transpose(1, 2) @ flat_x[:, axis][..., chosen]) / (
+                    r * a.clamp_min(0)[:, :, None] + noise * level.square() + SMALL
+                )
+                flat_out[:, axis, :, chosen] = r * (b @ spectral) - noise * level * (q @ spectral)
+        return torch.einsum("avhw,bathw->bvthw", law.axes, out)
+
+    def _moments(self, lagged: Tensor, slope: Tensor, times: Tensor, steps: int, phase: int) -> tuple[Tensor, Tensor]:
+        """Covariance of the clean part of the state, and of the clean target with it: (time, ..., step, step) each.
+
+        Args:
+            lagged: Autocovariance (..., lag).
+            slope: Of the parent (...,).
+            times: Flow times.
+            steps: In the window.
+            phase: Place of the first step in its block.
+        """
+        stage, ratio = self.stage, self.stage.factors[0]
+        own, mixed, above = block_moments(lagged, steps, ratio, phase)
+        fall = noise_fall(stage)
+        slope = slope[..., None, None] * (1 - stage.sigma_start)
+        t = times.reshape(-1, *[1] * own.ndim)
+        alpha, beta = t * (1 - stage.sigma_end), (1 - t) * slope
+        gain, lead = (1 - stage.sigma_end) / fall, slope / fall
+        state = alpha**2 * own + alpha * beta * (mixed + mixed.transpose(-1, -2)) + beta**2 * above
+        cross = gain * (alpha * own + beta * mixed) - lead * (alpha * mixed.transpose(-1, -2) + beta * above)
+        return state, cross
 
 
-def coupling_to_dict(coupling: Coupling) -> dict[str, object]:
+def block_moments(lagged: Tensor, steps: int, ratio: int, phase: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Covariances (..., step, step) of a stationary series with itself, with the means over its blocks, and of those.
+
+    Args:
+        lagged: Autocovariance (..., lag); zero beyond.
+        steps: In the window.
+        ratio: Steps in a block.
+        phase: Place of the window's first step in its block; blocks may reach beyond the window.
+    """
+    blocks = math.ceil((phase + steps) / ratio)
+    whole = torch.arange(blocks * ratio)
+    lag = (whole[:, None] - whole[None]).abs()
+    full = torch.where(lag < lagged.shape[-1], lagged[..., lag.clamp_max(lagged.shape[-1] - 1)], lagged.new_zeros(()))
+    inside = slice(phase, phase + steps)
+    own = full[..., inside, inside]
+    if ratio == 1:
+        return own, own, own
+    means = full.unflatten(-1, (blocks, ratio)).mean(-1).repeat_interleave(ratio, -1)
+    above = means.unflatten(-2, (blocks, ratio)).mean(-2).repeat_interleave(ratio, -2)
+    return own, means[..., inside, inside], above[..., inside, inside]
+
+
+def coupling_to_dict(coupling: Coupling) -> dict[str, Any]:
     """Plain dict of tensors."""
-    return asdict(coupling)
+    return {k: v for k, v in asdict(coupling).items() if v is not None}
 
 
-def coupling_from_dict(data: Mapping[str, object]) -> Coupling:
+def coupling_from_dict(data: Mapping[str, Any]) -> Coupling:
     """Inverse of `coupling_to_dict`."""
-    slope, mean, detail = data["slope"], data["mean"], data["detail"]
-    if not isinstance(slope, Tensor) or not isinstance(mean, Mapping) or not isinstance(detail, Mapping):
-        raise ValueError("checkpoint: couplings hold no patterns; it was made by another version, train again")
-    return Coupling(slope, Modes(**mean), Modes(**detail))
+    if not isinstance(data.get("mean"), Mapping) or set(data["mean"]) != set(Part.__dataclass_fields__):
+        raise ValueError("checkpoint: couplings of another version of the package; train again")
+    return Coupling(Part(**data["mean"]), Part(**data["detail"]) if "detail" in data else None)

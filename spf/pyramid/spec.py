@@ -1,16 +1,13 @@
 """The pyramid: which stages a path walks through, by which factors they refine, at which noise levels they start and end."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-TIMESCALES = ("decade", "year", "month")
-STEPS_PER_PARENT = {
-    ("decade", "decade"): 1,
-    ("decade", "year"): 10,
-    ("year", "year"): 1,
-    ("year", "month"): 12,
-    ("month", "month"): 1,
-}
+MONTHS_IN = {"decade": 120, "lustrum": 60, "year": 12, "quarter": 3, "month": 1}
+"""Length in months of every timescale that a stage may have, coarsest first."""
+LADDER = ("decade", "year", "month")
+"""What is sampled, and how the paper's paths refine time."""
 
 
 def start_level(sigma_end: float, n: int) -> float:
@@ -52,27 +49,48 @@ class Stage:
         return math.prod(self.factors)
 
     @property
+    def months(self) -> int:
+        """Length of a step in months."""
+        return MONTHS_IN[self.timescale]
+
+    @property
     def key(self) -> str:
         """Name under which gains and couplings of this stage are kept, e.g. ``2-month``."""
         return f"{self.index}-{self.timescale}"
 
 
+def default_paths(n_stages: int) -> dict[str, tuple[str, ...]]:
+    """Time refines by one rung of the ladder a stage, as early as it can; a timescale that needs more stages is left out."""
+    reachable = LADDER[: max(1, n_stages)]
+    return {scale: tuple(LADDER[min(k, level)] for k in range(n_stages)) for level, scale in enumerate(reachable)}
+
+
 @dataclass(frozen=True)
 class PyramidSpec:
-    """Factors and noise levels of all stages; the only owner of them.
+    """Factors, noise levels, paths and windows of all stages; the only owner of them.
 
     Attributes:
         pooling: Factor between each stage's grid and the full grid, coarsest first, ending in 1.
         sigma_end: Noise coefficient at each stage's end, ending in 0.
-        decades: Longest stage-0 window, in decades.
+        paths: Timescale of each stage by the timescale that is sampled; the paper's decade-decade-decade, decade-year-year and
+            decade-year-month where empty.
+        core: Steps of a window that are its own, by timescale.
+        halo: Steps that a window sees of its neighbours on either side, by timescale; 0 makes windows independent given their
+            parents, as in the paper.
 
     Raises:
-        ValueError: If factors do not refine, or levels do not fall to 0.
+        ValueError: If factors do not refine, levels do not fall to 0, or a path does not fit.
     """
 
     pooling: tuple[int, ...] = (4, 2, 1)
     sigma_end: tuple[float, ...] = (2 / 3, 1 / 3, 0.0)
-    decades: int = 8
+    paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    core: Mapping[str, int] = field(
+        default_factory=lambda: {"decade": 6, "lustrum": 6, "year": 10, "quarter": 12, "month": 12}
+    )
+    halo: Mapping[str, int] = field(
+        default_factory=lambda: {"decade": 1, "lustrum": 2, "year": 3, "quarter": 3, "month": 2}
+    )
 
     def __post_init__(self) -> None:
         if len(self.pooling) != len(self.sigma_end) or not self.pooling:
@@ -87,44 +105,53 @@ class PyramidSpec:
         falling = all(a > b for a, b in zip(self.sigma_end, self.sigma_end[1:], strict=False))
         if self.sigma_end[-1] != 0.0 or not falling or not self.sigma_end[0] < 1:
             raise ValueError(f"pyramid.sigma_end {list(self.sigma_end)}: levels must fall from below 1 to exactly 0")
+        for scale, path in self.paths.items():
+            _check_path(scale, tuple(path), len(self.pooling))
+        self.stages()
+
+    @property
+    def timescales(self) -> tuple[str, ...]:
+        """What can be sampled, coarsest first."""
+        return tuple(s for s in LADDER if s in self._paths())
 
     def path(self, timescale: str) -> tuple[Stage, ...]:
-        """The stages that lead to ``timescale``: time refines by one level a stage, as early as it can.
-
-        With three stages these are decade-decade-decade, decade-year-year and decade-year-month.
+        """The stages that lead to ``timescale``.
 
         Raises:
-            ValueError: If the timescale is unknown or there are too few stages to reach it.
+            ValueError: If the pyramid has no path to it.
         """
-        if timescale not in TIMESCALES:
-            raise ValueError(f"timescale {timescale!r} is unknown; expected one of {', '.join(TIMESCALES)}")
-        level = TIMESCALES.index(timescale)
-        if level >= len(self.pooling) and level > 0:
-            raise ValueError(f"timescale {timescale!r} needs {level + 1} stages; the pyramid has {len(self.pooling)}")
-        scales = [TIMESCALES[min(k, level)] for k in range(len(self.pooling))]
+        if timescale not in LADDER:
+            raise ValueError(f"timescale {timescale!r} is unknown; expected one of {', '.join(LADDER)}")
+        if timescale not in self._paths():
+            raise ValueError(
+                f"timescale {timescale!r}: this pyramid of {len(self.pooling)} stages has paths to "
+                f"{', '.join(self._paths())} only"
+            )
+        scales = self._paths()[timescale]
         stages = [Stage(0, scales[0], scales[0], (1, 1, 1), self.pooling[0], 1.0, self.sigma_end[0], 1.0)]
         for k in range(1, len(scales)):
             ratio = self.pooling[k - 1] // self.pooling[k]
-            factors = (STEPS_PER_PARENT[scales[k - 1], scales[k]], ratio, ratio)
+            factors = (MONTHS_IN[scales[k - 1]] // MONTHS_IN[scales[k]], ratio, ratio)
             start = start_level(self.sigma_end[k - 1], math.prod(factors))
-            stages.append(
-                Stage(
-                    k,
-                    scales[k],
-                    scales[k - 1],
-                    factors,
-                    self.pooling[k],
-                    start,
-                    self.sigma_end[k],
-                    self.sigma_end[k - 1],
-                )
-            )
+            levels = (start, self.sigma_end[k], self.sigma_end[k - 1])
+            stages.append(Stage(k, scales[k], scales[k - 1], factors, self.pooling[k], *levels))
         return tuple(stages)
 
     def stages(self) -> dict[str, Stage]:
-        """Every distinct stage of the three paths, by key. The parent's timescale is unique for three stages or fewer."""
-        reachable = TIMESCALES[: max(1, len(self.pooling))]
-        return {stage.key: stage for scale in reachable for stage in self.path(scale)}
+        """Every distinct stage of all paths, by key.
+
+        Raises:
+            ValueError: If two paths enter a stage of one key from different timescales.
+        """
+        found: dict[str, Stage] = {}
+        for scale in self._paths():
+            for stage in self.path(scale):
+                if found.setdefault(stage.key, stage) != stage:
+                    raise ValueError(
+                        f"pyramid.paths enter stage {stage.key} from {stage.parent_timescale} and from "
+                        f"{found[stage.key].parent_timescale}; one stage has one parent"
+                    )
+        return found
 
     def check_grid(self, n_lat: int, n_lon: int) -> None:
         """Refuse a grid that cannot be pooled.
@@ -139,3 +166,22 @@ class PyramidSpec:
                     f"grid {n_lat}x{n_lon} cannot be pooled by {factor}: {size} ({name}) is not a multiple of it; "
                     "build the store on another grid or choose other pyramid.pooling"
                 )
+
+    def _paths(self) -> Mapping[str, tuple[str, ...]]:
+        return self.paths or default_paths(len(self.pooling))
+
+
+def _check_path(scale: str, path: tuple[str, ...], n_stages: int) -> None:
+    unknown = [s for s in (scale, *path) if s not in MONTHS_IN]
+    if unknown:
+        raise ValueError(f"pyramid.paths: timescale {unknown[0]!r} is unknown; expected one of {', '.join(MONTHS_IN)}")
+    if scale not in LADDER:
+        raise ValueError(f"pyramid.paths: {scale} cannot be sampled; a path leads to one of {', '.join(LADDER)}")
+    if len(path) != n_stages or path[-1] != scale:
+        raise ValueError(
+            f"pyramid.paths: the path to {scale} is {list(path)}; it names one timescale for each of {n_stages} stages "
+            f"and ends in {scale}"
+        )
+    lengths = [MONTHS_IN[s] for s in path]
+    if any(a < b for a, b in zip(lengths, lengths[1:], strict=False)):
+        raise ValueError(f"pyramid.paths: the path to {scale} is {list(path)}; time never coarsens along a path")

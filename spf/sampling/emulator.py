@@ -22,10 +22,11 @@ from spf.network.backbone import Backbone
 from spf.precision import precision_of
 from spf.pyramid.noise import SeededNoise
 from spf.pyramid.prior import coupling_from_dict
-from spf.pyramid.spec import TIMESCALES, PyramidSpec, Stage
-from spf.pyramid.windows import ForcingSeries, calendar_ids
+from spf.pyramid.spec import PyramidSpec, Stage
+from spf.pyramid.windows import ForcingSeries, Segment, Tile, calendar_ids
 from spf.sampling.plan import Plan, plan_windows
-from spf.sampling.sampler import Steps, Windows, cascade
+from spf.sampling.sampler import Steps, cascade, groups_of, phase_of, windows_in
+from spf.sampling.solvers import CALLS_PER_STEP
 
 log = logging.getLogger("spf")
 
@@ -129,61 +130,63 @@ class Emulator:
     ) -> Iterator[tuple[int, xr.Dataset]]:
         """Members one after another, as (number, Dataset (time, lat, lon)); memory does not grow with the ensemble.
 
-        ``on_step`` is told how many windows a finished network call held; a member has `windows_per_member` of them.
+        So many members go through the network together as fill a batch. ``on_step`` is told how many windows a finished network
+        call held; a member has `windows_per_member` of them.
         """
         how = sampling or SamplingConfig()
-        series, plan = self._prepare(forcings, timescale, years)
-        forced = self.codec.forced(self.codec.predictor(forcings), timescale, plan.labels)
+        series, plan = self._prepare(forcings, timescale, years, how)
+        predictor = self.codec.predictor(forcings)
         frame = self.template(forcings, timescale, years)
         device = next(self.backbone.parameters()).device
         spec = self.backbone.spec
         path = spec.path(timescale)
-        steps = [Steps(how.solver, how.n_steps, how.shift)] * len(path)
         shape = (len(self.codec.variables), len(self.codec.grid.lat), len(self.codec.grid.lon))
-
-        def condition(stage: Stage, windows: Windows) -> Condition:
-            forcing = torch.stack([series.window(stage.timescale, s, windows.length) for s in windows.starts])
-            ids = calendar_ids(stage.timescale, windows.length).expand(len(windows.starts), -1)
-            return Condition(forcing.to(device), ids.to(device))
-
-        for member in members:
+        together = max(1, how.batch // windows_in(spec, timescale, plan.segments)[-1])
+        condition = Conditions(series, device)
+        gain = self.gains[path[-1].key]
+        for first in range(0, len(members), together):
+            chosen = members[first : first + together]
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, self.precision == "bf16-mixed"):
-                x = cascade(
-                    path, plan.stages, self.backbone.velocity, SeededNoise(seed), condition, [member], shape, steps,
-                    how.batch, device=device, on_step=on_step,
-                )[0].float().cpu()  # fmt: skip
-            x = x * self.gains[path[-1].key]
-            x = x.movedim(1, 0).flatten(1, 2)[:, plan.keep]
-            yield member, self._fields(x, forced, frame)
+                drawn = cascade(
+                    spec, timescale, plan.segments, self.backbone.velocity, SeededNoise(seed), condition, chosen, shape,
+                    steps_of(how, len(path)), how.batch, device=device, on_step=on_step,
+                ).float().cpu()  # fmt: skip
+            for member, x in zip(chosen, drawn, strict=True):
+                kept = x.unflatten(1, (-1, gain.shape[1]))[:, plan.keep] * gain[:, None]
+                forced = self.codec.forced(predictor, timescale, plan.labels, member)
+                yield member, self._fields(kept.flatten(1, 2), forced, frame)
 
-    def windows_per_member(self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None = None) -> int:
-        """Windows that one member's stages hold together, for progress."""
-        return sum(len(w.starts) for w in self._prepare(forcings, timescale, years)[1].stages)
+    def windows_per_member(
+        self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None = None,
+        sampling: SamplingConfig | None = None,
+    ) -> int:  # fmt: skip
+        """Windows that the network calls of one member hold together, for progress."""
+        how = sampling or SamplingConfig()
+        plan, spec = self._prepare(forcings, timescale, years, how)[1], self.backbone.spec
+        found = windows_in(spec, timescale, plan.segments)
+        return sum(n * c for n, c in zip(found, calls_of(how, len(spec.path(timescale))), strict=True))
 
-    def shapes(
-        self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None = None
-    ) -> list[tuple[Stage, Windows, tuple[int, ...]]]:
-        """Every stage of the path, its windows and the shape of one window (var, step, lat, lon)."""
-        stages = self.backbone.spec.path(timescale)
-        n_lat, n_lon, n = len(self.codec.grid.lat), len(self.codec.grid.lon), len(self.codec.variables)
-        windows = self._prepare(forcings, timescale, years)[1].stages
-        return [
-            (s, w, (n, w.length, n_lat // s.pooling, n_lon // s.pooling)) for s, w in zip(stages, windows, strict=True)
-        ]
-
-    def forcing_shape(self, length: int) -> tuple[int, ...]:
-        """Shape of a window's encoded forcings (forcing, step, lat, lon)."""
-        factor = self.codec.forcing_pooling
-        return (
-            len(self.codec.forcings),
-            length,
-            len(self.codec.grid.lat) // factor,
-            len(self.codec.grid.lon) // factor,
-        )
+    def calls(
+        self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None = None,
+        sampling: SamplingConfig | None = None,
+    ) -> list[tuple[Stage, int, tuple[int, ...], Condition]]:  # fmt: skip
+        """What a member costs: for every kind of window its stage, how many pass through the network, the shape of one
+        (var, step, lat, lon) and its condition."""
+        how, spec = sampling or SamplingConfig(), self.backbone.spec
+        series, plan = self._prepare(forcings, timescale, years, how)
+        condition, n_var = Conditions(series, torch.device("cpu")), len(self.codec.variables)
+        n_lat, n_lon = len(self.codec.grid.lat), len(self.codec.grid.lon)
+        found = []
+        path = spec.path(timescale)
+        for stage, segment, n_calls in zip(path, plan.segments, calls_of(how, len(path)), strict=True):
+            for group in groups_of(spec, stage, segment):
+                shape = (n_var, group[0].end - group[0].begin, n_lat // stage.pooling, n_lon // stage.pooling)
+                found.append((stage, len(group) * n_calls, shape, condition(stage, segment, group[:1])))
+        return found
 
     def template(self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None = None) -> xr.Dataset:
         """Coordinates and attributes of the ensemble, without fields."""
-        _, plan = self._prepare(forcings, timescale, years)
+        _, plan = self._prepare(forcings, timescale, years, SamplingConfig())
         calendar = self.codec.response.calendar
         coords: dict[str, Any] = dict(time_coords(plan.labels, timescale, calendar))
         attrs = {k: forcings.attrs[k] for k in ("experiment_id",) if k in forcings.attrs}
@@ -192,11 +195,12 @@ class Emulator:
         return xr.Dataset(coords=coords | self.codec.grid.coords(), attrs=attrs)
 
     def _prepare(
-        self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None
+        self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None, how: SamplingConfig
     ) -> tuple[ForcingSeries, Plan]:
-        if timescale not in TIMESCALES:
+        known = self.backbone.spec.timescales
+        if timescale not in known:
             raise DataContractError(
-                "sample", f"timescale {timescale!r}", f"one of {', '.join(TIMESCALES)}", "choose one of them"
+                "sample", f"timescale {timescale!r}", f"one of {', '.join(known)}", "choose one of them"
             )
         scenario = f"forcings of {forcings.attrs.get('experiment_id', 'the scenario')}"
         have = (int(forcings.year.values[0]), int(forcings.year.values[-1]))
@@ -215,7 +219,8 @@ class Emulator:
                 self.codec.response.calendar,
                 "open them in that calendar",
             )
-        plan = plan_windows(self.backbone.spec, timescale, have, wanted, self.decade_start)
+        calls = calls_of(how, len(self.backbone.spec.path(timescale)))
+        plan = plan_windows(self.backbone.spec, timescale, have, wanted, self.decade_start, calls)
         return self.codec.encode_forcings(forcings), plan
 
     def _fields(self, x: Tensor, forced: Tensor, frame: xr.Dataset) -> xr.Dataset:
@@ -225,6 +230,34 @@ class Emulator:
             attrs = {"units": VARIABLES[v].units, "standard_name": VARIABLES[v].standard_name, "role": "field"}
             out[v] = (("time", "lat", "lon"), values, attrs)
         return out
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Conditions of windows from a scenario's encoded forcings."""
+
+    series: ForcingSeries
+    device: torch.device
+
+    def __call__(self, stage: Stage, segment: Segment, found: Sequence[Tile]) -> Condition:
+        """One row a window; all windows are of one shape and place in their parents' blocks."""
+        forcings, ids = [], []
+        for tile in found:
+            start, steps = segment.start + tile.begin * segment.months, tile.end - tile.begin
+            forcings.append(self.series.window(stage.timescale, start, steps))
+            ids.append(calendar_ids(stage.timescale, start, steps, segment.anchor))
+        phase = phase_of(stage, segment, found[0])
+        return Condition(torch.stack(forcings).to(self.device), torch.stack(ids).to(self.device), phase=phase)
+
+
+def steps_of(how: SamplingConfig, n_stages: int) -> list[Steps]:
+    """How each stage is solved."""
+    return [Steps(how.solver, how.n_steps, how.shift)] * n_stages
+
+
+def calls_of(how: SamplingConfig, n_stages: int) -> list[int]:
+    """Network calls of each stage."""
+    return [s.n_steps * CALLS_PER_STEP[s.solver] for s in steps_of(how, n_stages)]
 
 
 def make_backbone(content: dict[str, Any]) -> Backbone:

@@ -9,7 +9,7 @@ import torch
 from spf import checkpoint
 from spf.codec import FieldCodec
 from spf.config import from_dict, to_dict
-from spf.learning.data import Windows, WindowStream, open_training_runs
+from spf.learning.data import Windows, WindowStream, draw_shape, open_training_runs
 from spf.learning.ema import MovingAverage
 from spf.learning.learn import learn
 from spf.learning.measure import measure_couplings, measure_gains
@@ -17,6 +17,7 @@ from spf.learning.module import schedule
 from spf.learning.train import SNAPSHOT
 from spf.pyramid.operators import pool_space, upsample
 from spf.pyramid.spec import PyramidSpec
+from spf.pyramid.windows import january
 from spf.sampling.emulator import Emulator
 from worlds import tiny
 
@@ -40,28 +41,36 @@ def world():
 def test_decoding_undoes_encoding(world):
     _, scenarios, codec, runs, _ = world
     month = scenarios["low"].isel(member=0)
-    forced = codec.forced(runs[0].predictor, "month", list(range(2015, 2045)))
+    forced = codec.forced(codec.predictor(scenarios["low"]), "month", list(range(2015, 2045)))
     back = codec.decode(codec.encode(month, forced), forced)
     for name in codec.variables:
         np.testing.assert_allclose(back[name], month[name].values, rtol=2e-5)
 
 
 def test_rain_is_never_negative(world):
-    _, _, codec, runs, _ = world
-    forced = codec.forced(runs[0].predictor, "year", [2015])
+    _, scenarios, codec, _, _ = world
+    forced = codec.forced(codec.predictor(scenarios["low"]), "year", [2015])
     assert codec.decode(torch.full_like(forced, -50.0), forced)["pr"].min() == 0.0
 
 
 def test_yearly_departures_are_the_day_weighted_means_of_monthly_ones(world):
-    _, _, codec, runs, _ = world
-    run = runs[1]
-    days = torch.tensor(run.months.days.values[:12], dtype=torch.float32)
-    months = run.fields("month", 2020, 12)
-    torch.testing.assert_close((months * days.reshape(12, 1, 1) / 365).sum(1), run.years[:, 5], atol=1e-4, rtol=1e-4)
-    forced_year = codec.forced(run.predictor, "year", [2020])
-    forced_months = codec.forced(run.predictor, "month", [2020])
+    _, scenarios, codec, runs, _ = world
+    run, predictor = runs[1], codec.predictor(scenarios["low"])
+    days = run.month_days[:12].reshape(12, 1, 1)
+    months = run.fields("month", january(2020), 12)
+    torch.testing.assert_close((months * days / 365).sum(1), run.years[:, 5], atol=1e-4, rtol=1e-4)
+    forced_year, forced_months = (codec.forced(predictor, t, [2020]) for t in ("year", "month"))
+    torch.testing.assert_close((forced_months * days / 365).sum(1), forced_year[:, 0], rtol=1e-5, atol=0)
+
+
+def test_any_steps_are_day_weighted_means_of_months(world):
+    run = world[3][0]
+    months, days = run.fields("month", january(2020) + 3, 6), run.month_days[63:69]
+    quarters = run.fields("quarter", january(2020) + 3, 2)
+    weights = days[:3].reshape(3, 1, 1) / days[:3].sum()
+    torch.testing.assert_close(quarters[:, 0], (months[:, :3] * weights).sum(1), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(
-        (forced_months * days.reshape(12, 1, 1) / 365).sum(1), forced_year[:, 0], rtol=1e-5, atol=0
+        run.fields("lustrum", january(2020), 1)[:, 0], run.years[:, 5:10].mean(1), atol=1e-5, rtol=1e-4
     )
 
 
@@ -77,7 +86,8 @@ def test_every_stage_sees_unit_variance_in_every_cell(world, key):
             12 if stage.timescale == "month" else 10,
             0.3,
         )
-    fields = torch.stack([windows.build(r, stage, 2015 + s, length).fields for r in runs for s in starts])
+    places = [january(2015 + s) for s in starts]
+    fields = torch.stack([windows.build(r, stage, p, length, p).fields for r in runs for p in places])
     axes = (0, 2) if stage.timescale != "month" else (0,)
     deviation = fields.square().mean(axes).sqrt()
     assert abs(deviation.mean() - 1) < 0.1
@@ -85,13 +95,35 @@ def test_every_stage_sees_unit_variance_in_every_cell(world, key):
 
 
 def test_a_window_and_its_parent_are_the_same_data_seen_at_two_stages(world):
+    """Also in the halo, whose parents are those of the neighbours."""
     _, _, _, runs, windows = world
     stage = windows.spec.path("month")[2]
-    built = windows.build(runs[0], stage, 2031, 12)
-    year = pool_space(runs[0].years[:, 16:17], 2, windows.row_weights) / windows.gains["1-year"]
-    torch.testing.assert_close(built.parent, upsample(year, (12, 2, 2)), atol=2e-4, rtol=1e-3)
-    assert built.calendar.tolist() == list(range(1, 13))
-    assert built.forcings.shape == (2, 12, 2, 3)
+    built = windows.build(runs[0], stage, january(2031) - 2, 16, january(2031))
+    years = pool_space(runs[0].years[:, 15:18], 2, windows.row_weights) / windows.gains["1-year"]
+    expected = upsample(years, (12, 2, 2))[:, 10:26]
+    torch.testing.assert_close(built.parent, expected, atol=2e-4, rtol=1e-3)
+    assert built.calendar.tolist() == [11, 12, *range(1, 13), 1, 2]
+    assert built.forcings.shape == (2, 16, 2, 3)
+    alone = windows.build(runs[0], stage, january(2031), 12, january(2031))
+    torch.testing.assert_close(built.fields[:, 2:14], alone.fields)
+
+
+def test_a_years_place_in_its_decade_is_counted_from_the_windows_core(world):
+    _, _, _, runs, windows = world
+    stage = windows.spec.path("year")[1]
+    built = windows.build(runs[0], stage, january(2027), 13, january(2030))
+    assert built.calendar.tolist() == [20, 21, 22, *range(13, 23)]
+    assert not torch.equal(built.parent[:, 2], built.parent[:, 3])
+    torch.testing.assert_close(built.parent[:, 3], built.parent[:, 12])
+
+
+def test_shapes_lose_a_halo_now_and_then_and_all_of_it_in_short_records():
+    spec, rng = PyramidSpec(), np.random.default_rng(0)
+    stage = spec.path("year")[1]
+    drawn = [draw_shape(stage, 85, spec, rng) for _ in range(400)]
+    assert {(s.before, s.core, s.after) for s in drawn} == {(3, 10, 3), (0, 10, 3), (3, 10, 0)}
+    assert 0.1 < sum(s.before == 0 or s.after == 0 for s in drawn) / 400 < 0.3
+    assert all((s.before, s.after) == (0, 0) for s in (draw_shape(stage, 19, spec, rng) for _ in range(20)))
 
 
 def stream(world, **changes):
@@ -135,11 +167,11 @@ def windows_keys(world):
     return world[4].spec.stages()
 
 
-def test_patterns_and_rest_hold_the_variance_of_every_cell(world):
+def test_every_stage_is_measured_and_hangs_on_its_parent_but_the_first(world):
     for key, coupling in measure_couplings(world[3], world[4]).items():
         parts = [coupling.mean] if key == "0-decade" else [coupling.mean, coupling.detail]
-        assert all((part.variance >= 0).all() and (part.rest > 0).all() for part in parts), key
-        assert (coupling.slope == 0).all() == (key == "0-decade")
+        assert all((part.covariance[:, 0] > 0).all() and (part.rest > 0).all() for part in parts), key
+        assert (coupling.mean.rest_slope == 0).all() == (key == "0-decade")
 
 
 def test_the_schedule_warms_up_and_falls_to_its_floor():

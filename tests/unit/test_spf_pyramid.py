@@ -11,8 +11,7 @@ from spf.pyramid.jump import jump
 from spf.pyramid.noise import SeededNoise
 from spf.pyramid.operators import block_mean, pool_rows, pool_space, pool_time, upsample
 from spf.pyramid.path import endpoints, noise_fall, noise_level, path_point
-from spf.pyramid.prior import Prior, coupling_from_dict, coupling_to_dict, measure_coupling
-from spf.pyramid.spec import PyramidSpec, start_level
+from spf.pyramid.spec import MONTHS_IN, PyramidSpec, start_level
 
 FACTORS = [(1, 2, 2), (10, 1, 1), (12, 1, 1), (10, 2, 2), (12, 2, 2)]
 DOUBLE = torch.float64
@@ -98,6 +97,23 @@ def test_the_three_paths_refine_time_as_early_as_they_can():
     assert list(spec.stages()) == ["0-decade", "1-decade", "2-decade", "1-year", "2-year", "2-month"]
 
 
+def test_time_may_refine_by_any_factors_that_divide():
+    spec = PyramidSpec((6, 2, 1, 1), (0.7, 0.4, 0.2, 0.0), {"month": ("decade", "lustrum", "year", "month")})
+    assert [s.factors for s in spec.path("month")] == [(1, 1, 1), (2, 3, 3), (5, 2, 2), (12, 1, 1)]
+    assert spec.timescales == ("month",)
+    with pytest.raises(ValueError, match="has paths to month only"):
+        spec.path("year")
+    for scale, months in MONTHS_IN.items():
+        assert 120 % months == 0, scale
+
+
+def test_one_stage_and_space_only_pyramids_are_paths_too():
+    one = PyramidSpec((1,), (0.0,), {"year": ("year",), "month": ("month",)})
+    assert [list(one.path(t)) for t in one.timescales] == [[one.stages()["0-year"]], [one.stages()["0-month"]]]
+    space = PyramidSpec(paths={"year": ("year",) * 3, "month": ("month",) * 3})
+    assert {s.block_size for t in space.timescales for s in space.path(t)[1:]} == {4}
+
+
 def test_a_simulated_jump_has_the_promised_conditional_law():
     stage = PyramidSpec((2, 1), (0.5, 0.0)).path("decade")[1]
     clean, draws = randn(1, 1, 1, 2, 2), 60_000
@@ -142,57 +158,6 @@ def test_noise_belongs_to_member_window_stage_and_seed():
         assert (different - together[:1]).abs().max() > 0.1
 
 
-def patterned_samples(stage, n=6000):
-    """Fields of rank-one plus white block means and white detail; parents hang on the block means alone."""
-    g = torch.Generator().manual_seed(3)
-    rt, rh, rw = stage.factors
-    shape = torch.linspace(-1, 1, 6, dtype=DOUBLE).reshape(1, 1, 1, 2, 3)
-    shape = shape / shape.norm()
-    coarse = 1.5 * torch.randn(n, 1, 1, 1, 1, generator=g, dtype=DOUBLE) * shape
-    coarse = coarse + 0.5 * torch.randn(n, 1, 1, 2, 3, generator=g, dtype=DOUBLE)
-    detail = torch.randn(n, 1, rt, 2 * rh, 3 * rw, generator=g, dtype=DOUBLE)
-    fields = upsample(coarse, stage.factors) + detail - block_mean(detail, stage.factors)
-    return fields, 1.3 * upsample(coarse, stage.factors)
-
-
-@pytest.mark.parametrize("key", ["1-decade", "2-month"])
-def test_the_prior_is_the_regression_of_the_target_on_the_state_in_a_patterned_world(key):
-    """Compared with least squares on samples: the prior explains as much, to within the error of the samples."""
-    stage = PyramidSpec().stages()[key]
-    fields, parent = patterned_samples(stage)
-    prior = Prior(stage, measure_coupling(fields, parent, stage, n_modes=1))
-    for t in (0.1, 0.5, 0.9):
-        noise = randn(*fields.shape, seed=11)
-        point = path_point(fields, parent, noise, torch.full((len(fields),), t, dtype=DOUBLE), stage)
-        error = (prior(point.x_t, torch.full((len(fields),), t)) - point.target).square().mean()
-        x, y = point.x_t.flatten(1), point.target.flatten(1)
-        best = (y - x @ torch.linalg.lstsq(x, y).solution).square().mean() * len(x) / (len(x) - x.shape[1])
-        assert error == pytest.approx(float(best), rel=0.02)
-
-
-def test_stage_zero_has_patterns_but_no_parent():
-    stage = PyramidSpec().path("decade")[0]
-    fields = randn(400, 2, 1, 4, 6)
-    coupling = measure_coupling(fields, torch.zeros_like(fields), stage, 3)
-    assert coupling.slope.tolist() == [0.0, 0.0]
-    assert coupling.mean.patterns.shape == (2, 3, 4, 6)
-    again = coupling_from_dict(coupling_to_dict(coupling))
-    torch.testing.assert_close(again.mean.patterns, coupling.mean.patterns)
-    total = (coupling.mean.variance[..., None, None] * coupling.mean.patterns**2).sum(1) + coupling.mean.rest
-    torch.testing.assert_close(total, fields.square().mean((0, 2)), rtol=1e-6, atol=1e-6)
-
-
-def test_patterns_are_orthonormal_and_found():
-    stage = PyramidSpec().stages()["1-decade"]
-    fields, parent = patterned_samples(stage)
-    modes = measure_coupling(fields, parent, stage, 1).mean
-    pattern = modes.patterns.flatten()
-    assert float(pattern.norm()) == pytest.approx(1, abs=1e-6)
-    shape = torch.linspace(-1, 1, 6, dtype=DOUBLE)
-    assert abs(float(pattern @ (shape / shape.norm()))) > 0.99
-    assert float(modes.variance) == pytest.approx(1.5**2 + 0.25, rel=0.08)
-
-
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [
@@ -200,6 +165,15 @@ def test_patterns_are_orthonormal_and_found():
         (((4, 3, 1), (0.6, 0.3, 0.0)), "each factor must divide"),
         (((4, 2, 1), (0.3, 0.6, 0.0)), "levels must fall"),
         (((4, 2, 1), (0.6, 0.3, 0.1)), "exactly 0"),
+        (((2, 1), (0.5, 0.0), {"year": ("decade", "month")}), "ends in year"),
+        (((2, 1), (0.5, 0.0), {"year": ("week", "year")}), "'week' is unknown"),
+        (((2, 1), (0.5, 0.0), {"year": ("month", "year")}), "never coarsens"),
+        (((2, 1), (0.5, 0.0), {"quarter": ("year", "quarter")}), "cannot be sampled"),
+        (((2, 1), (0.5, 0.0), {"month": ("year", "month"), "year": ("decade", "month")}), "ends in year"),
+        (
+            ((1, 1, 1), (0.6, 0.3, 0.0), {"year": ("decade", "year", "year"), "month": ("year", "year", "month")}),
+            "one parent",
+        ),
     ],
 )
 def test_a_pyramid_that_does_not_refine_is_refused(settings_, message):

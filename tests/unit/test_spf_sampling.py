@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spf.pyramid.spec import PyramidSpec
+from spf.pyramid.windows import january, tiles
 from spf.sampling.plan import plan_windows
 from spf.sampling.solvers import CALLS_PER_STEP, SOLVERS, solver_named, time_grid
 
@@ -52,57 +53,48 @@ def test_a_shifted_grid_starts_at_0_ends_at_1_and_has_more_points_early():
     assert grid[4] < 0.5
 
 
-@given(
-    first=st.integers(1850, 2030),
-    length=st.integers(10, 260),
-    start=st.integers(1850, 2060),
-    longest=st.integers(1, 10),
-)
+CALLS = [8, 8, 8]
+
+
+@given(first=st.integers(1850, 2030), length=st.integers(10, 260), start=st.integers(1850, 2060))
 @settings(max_examples=80, deadline=None)
-def test_every_year_of_any_record_is_drawn_once(first, length, start, longest):
+def test_every_year_of_any_record_is_drawn_once_inside_whole_decades(first, length, start):
     record = (first, first + length - 1)
     try:
-        plan = plan_windows(PyramidSpec(decades=longest), "year", record, record, start)
+        plan = plan_windows(PyramidSpec(), "year", record, record, start, CALLS)
     except ValueError as error:
         assert "no whole decade" in str(error)
         return
     assert plan.labels == list(range(record[0], record[1] + 1))
-    for (window, step), label in zip((divmod(k, 10) for k in plan.keep), plan.labels, strict=True):
-        assert plan.stages[-1].starts[window] + step == label
-    for start_0 in plan.stages[0].starts:
-        assert record[0] <= start_0 and start_0 + 10 * plan.stages[0].length - 1 <= record[1]
-    for (parent, frame), begin in zip(plan.stages[1].frames, plan.stages[1].starts, strict=True):
-        assert plan.stages[0].starts[parent] + 10 * frame == begin
-    assert len(set(plan.stages[0].starts)) == len(plan.stages[0].starts)
+    last = plan.segments[-1]
+    assert [last.start // 12 + k for k in plan.keep] == plan.labels
+    for segment in plan.segments:
+        assert (segment.start // 12 - start) % 10 == 0 and (segment.stop // 12 - start) % 10 == 0
+        assert segment.start > (first - 10) * 12 and segment.stop < (record[1] + 11) * 12
 
 
-def test_cesm2_years_are_eight_decades_and_a_tail_that_ends_with_the_record():
-    plan = plan_windows(PyramidSpec(), "month", (2015, 2099), (2015, 2099), 2015)
-    assert plan.stages[0].starts == (2015, 2020)
-    assert plan.stages[1].starts[-2:] == (2085, 2090)
-    assert plan.stages[2].starts[-5:] == (2095, 2096, 2097, 2098, 2099)
-    assert plan.stages[2].frames[-1] == (8, 9)
-    decades = plan_windows(PyramidSpec(), "decade", (2015, 2099), (2015, 2099), 2015)
+def test_cesm2_is_one_trajectory_of_nine_decades():
+    plan = plan_windows(PyramidSpec(), "month", (2015, 2099), (2015, 2099), 2015, CALLS)
+    assert [s.steps for s in plan.segments] == [9, 90, 1080]
+    assert plan.keep == list(range(85))
+    decades = plan_windows(PyramidSpec(), "decade", (2015, 2099), (2015, 2099), 2015, CALLS)
     assert decades.labels == list(range(2015, 2095, 10))
 
 
-def test_asking_for_fewer_years_does_not_move_their_windows():
-    some = plan_windows(PyramidSpec(), "month", (2015, 2099), (2080, 2099), 2015)
-    every = plan_windows(PyramidSpec(), "month", (2015, 2099), (2015, 2099), 2015)
-    for part, whole in zip(some.stages, every.stages, strict=True):
-        assert set(part.starts) <= set(whole.starts)
-    assert some.labels == list(range(2080, 2100))
-    assert len(some.stages[1].starts) == 3
+def test_fewer_years_are_drawn_with_all_that_can_influence_them():
+    spec = PyramidSpec()
+    some = plan_windows(spec, "month", (2015, 2099), (2060, 2069), 2015, [8, 8, 4])
+    assert some.segments[-1].start == january(2056) and some.segments[-1].stop == january(2074)
+    assert some.labels == list(range(2060, 2070)) and some.keep == list(range(4, 14))
+    alone = PyramidSpec(halo=dict.fromkeys(spec.halo, 0))
+    few = plan_windows(alone, "month", (2015, 2099), (2060, 2069), 2015, CALLS)
+    assert few.segments[-1].steps == 120 and few.segments[1].steps == 20
+
+
+def test_windows_of_a_segment_see_their_neighbours_but_not_beyond_its_ends():
+    assert tiles(25, 10, 3) == [(0, 0, 10, 13), (7, 10, 20, 23), (17, 20, 25, 25)]
 
 
 def test_a_plan_without_a_whole_decade_is_refused():
     with pytest.raises(ValueError, match="no whole decade"):
-        plan_windows(PyramidSpec(), "decade", (2015, 2099), (2016, 2024), 2015)
-
-
-def test_decades_of_a_long_record_come_from_windows_of_one_length():
-    plan = plan_windows(PyramidSpec(decades=8), "decade", (1850, 2099), (1850, 2099), 1850)
-    assert plan.stages[0].length == 8
-    assert plan.labels == list(range(1850, 2100, 10))
-    starts = np.repeat(plan.stages[0].starts, 8) + 10 * np.tile(np.arange(8), len(plan.stages[0].starts))
-    assert [int(starts[k]) for k in plan.keep] == plan.labels
+        plan_windows(PyramidSpec(), "decade", (2015, 2099), (2016, 2024), 2015, CALLS)

@@ -14,9 +14,9 @@ from torch import Tensor
 from spf.interfaces import Condition
 from spf.pyramid.operators import pool_space, pool_time, upsample
 from spf.pyramid.path import endpoints
-from spf.pyramid.spec import STEPS_PER_PARENT, PyramidSpec, Stage
-from spf.sampling.plan import Plan
-from spf.sampling.sampler import Windows
+from spf.pyramid.spec import MONTHS_IN, PyramidSpec, Stage
+from spf.pyramid.windows import Segment
+from spf.sampling.plan import unit_steps
 
 DAYS = torch.tensor([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], dtype=torch.float64)
 LAT, LON, DECADES = 4, 8, 2
@@ -55,9 +55,10 @@ class GaussianWorld:
             return torch.cat([mean_a, torch.zeros_like(mean_a)]), torch.block_diag(cov_aa, zero)
         key = f"{stage.index - 1}-{stage.parent_timescale}"
         time, space, gain = self.linear(stage.parent_timescale, pooling_before, key)
-        ratio = STEPS_PER_PARENT[stage.parent_timescale, stage.timescale]
-        if ratio > 1:
-            time, gain = PARENT_STEP[stage.parent_timescale](time), PARENT_STEP[stage.parent_timescale](gain)
+        own, above = segment_of(stage.timescale), segment_of(stage.parent_timescale)
+        begin = (own.start - above.start) // above.months
+        under = slice(begin, begin + -(-(own.stop - own.start) // above.months))
+        time, gain = time[under], gain[under]
         b = (time, space, gain)
         up = self._up(time.shape[0], pooling_before, stage.factors)
         cross, inner = self._cov(a, b) @ up.T, up @ self._cov(b, b) @ up.T
@@ -78,21 +79,25 @@ class GaussianWorld:
         return upsample(unit, factors).flatten(1).T
 
 
-PARENT_STEP = {"decade": lambda x: x[DECADE : DECADE + 1], "year": lambda x: x[YEAR : YEAR + 1]}
+SPANS = {
+    "decade": (0, 20), "lustrum": (0, 20), "year": (10 * DECADE, 10), "quarter": (10 * DECADE + YEAR, 1),
+    "month": (10 * DECADE + YEAR, 1),
+}  # fmt: skip
+"""First year and years of the window at each timescale: both decades, the years of one, the months of one of these."""
+
+
+def segment_of(timescale: str) -> Segment:
+    """The window at a timescale."""
+    (first, years), months = SPANS[timescale], MONTHS_IN[timescale]
+    return Segment(12 * first, 12 * years // months, months, 0)
 
 
 def time_map(timescale: str) -> Tensor:
-    """Day-weighted map from 240 months to the window's steps: 2 decades, 10 years of one, 12 months of one of them."""
-    month = torch.eye(240, dtype=torch.float64)[:, :, None, None]
-    days = DAYS.repeat(20)
-    year = pool_time(month, 12, days)
-    decade = pool_time(year, 10, torch.full((20,), 365.0, dtype=torch.float64))
-    if timescale == "decade":
-        return decade[:, :, 0, 0].T
-    if timescale == "year":
-        return year[:, 10 * DECADE : 10 * DECADE + 10, 0, 0].T
-    start = 12 * (10 * DECADE + YEAR)
-    return month[:, start : start + 12, 0, 0].T
+    """Day-weighted map from 240 months to the window's steps."""
+    segment = segment_of(timescale)
+    month = torch.eye(240, dtype=torch.float64)[:, segment.start : segment.stop, None, None]
+    days = DAYS.repeat(20)[segment.start : segment.stop]
+    return pool_time(month, segment.months, days)[:, :, 0, 0].T
 
 
 def make_world(spec: PyramidSpec, seed: int = 0, gains: bool = True) -> GaussianWorld:
@@ -116,7 +121,7 @@ def make_world(spec: PyramidSpec, seed: int = 0, gains: bool = True) -> Gaussian
     cos = torch.tensor(np.cos(np.deg2rad(np.linspace(-67.5, 67.5, LAT))))
     gain = {}
     for key, stage in spec.stages().items():
-        steps = 12 if stage.timescale == "month" else 1
+        steps = {"month": 12, "quarter": 4}.get(stage.timescale, 1)
         shape = (steps, LAT // stage.pooling, LON // stage.pooling)
         gain[key] = torch.tensor(np.exp(0.3 * rng.standard_normal(shape)) if gains else np.ones(shape))
     as_tensors = tuple((torch.tensor(t), torch.tensor(s)) for t, s in parts)
@@ -160,36 +165,30 @@ class ExactVelocity:
 class UnitNoise:
     """Noise protocol: member 0 gets zeros everywhere, member i a one in the i-th of all numbers drawn on the path."""
 
-    offsets: dict[str, int]
+    offsets: dict[tuple[str, int], int]
 
     def __call__(self, shape: tuple[int, ...], stage: Stage, keys: list[tuple[int, int]]) -> Tensor:
         """One field a key."""
-        size, offset = int(np.prod(shape)), self.offsets[stage.key]
+        size = int(np.prod(shape))
         out = torch.zeros(len(keys), size, dtype=torch.float64)
-        for row, (member, _) in enumerate(keys):
-            if 0 <= member - 1 - offset < size:
-                out[row, member - 1 - offset] = 1.0
+        for row, (member, label) in enumerate(keys):
+            place = member - 1 - self.offsets[stage.key, label]
+            if 0 <= place < size:
+                out[row, place] = 1.0
         return out.reshape(len(keys), *shape)
 
 
-def one_window_plan(path: tuple[Stage, ...]) -> Plan:
-    """Both decades, then the years of one of them, then the months of one year."""
-    stages: list[Windows] = []
-    for stage in path:
-        if stage.timescale == "decade":
-            stages.append(Windows((0,), DECADES))
-        elif stage.timescale == "year":
-            frames = ((0, DECADE),) if stage.parent_timescale == "decade" else ()
-            stages.append(Windows((10,), 10, frames))
-        else:
-            stages.append(Windows((10 + YEAR,), 12, ((0, YEAR),)))
-    return Plan(tuple(stages), [], [])
+def one_window_plan(path: tuple[Stage, ...]) -> list[Segment]:
+    """The window of each stage."""
+    return [segment_of(s.timescale) for s in path]
 
 
 def noise_for(path: tuple[Stage, ...]) -> tuple[UnitNoise, int]:
     """Unit noise over all numbers of a path, and how many there are."""
     offsets, total = {}, 0
-    for stage, windows in zip(path, one_window_plan(path).stages, strict=True):
-        offsets[stage.key] = total
-        total += windows.length * (LAT // stage.pooling) * (LON // stage.pooling)
+    for stage, segment in zip(path, one_window_plan(path), strict=True):
+        unit = unit_steps(stage)
+        for start in range(segment.start, segment.stop, unit * segment.months):
+            offsets[stage.key, start // 12] = total
+            total += unit * (LAT // stage.pooling) * (LON // stage.pooling)
     return UnitNoise(offsets), total

@@ -1,0 +1,118 @@
+"""The Gaussian prior: it is the best linear answer in worlds of patterns and persistence, and holds what was measured."""
+
+import pytest
+import torch
+
+from spf.pyramid.operators import block_mean, upsample
+from spf.pyramid.path import path_point
+from spf.pyramid.prior import (
+    Prior, Series, block_moments, coupling_from_dict, coupling_to_dict, measure_coupling, pool_blocks, spread_blocks,
+)  # fmt: skip
+from spf.pyramid.spec import PyramidSpec
+
+DOUBLE = torch.float64
+LAGS = 40
+
+
+def red_noise(*shape, rho, seed):
+    """Unit AR(1) along the second dimension from the left, stationary."""
+    g = torch.Generator().manual_seed(seed)
+    white = torch.randn(shape, generator=g, dtype=DOUBLE)
+    out = [white[:, 0]]
+    for i in range(1, shape[1]):
+        out.append(rho * out[-1] + (1 - rho**2) ** 0.5 * white[:, i])
+    return torch.stack(out, 1)
+
+
+def run(stage, steps, seed):
+    """Two variables that share a persistent pattern of block means; a rest in which they covary; detail; a parent."""
+    _, rh, rw = stage.factors
+    ratio = stage.factors[0]
+    shape = torch.tensor([1.0, -1.0], dtype=DOUBLE).reshape(1, 1, 1, 2) / 2
+    pattern = torch.stack([shape[0], 0.5 * shape[0]])
+    series = red_noise(1, steps, rho=0.8, seed=seed)
+    rest = red_noise(2, steps, 1, 2, rho=0.4, seed=seed + 1)
+    rest = torch.stack([rest[0], 0.8 * rest[0] + 0.6 * rest[1]])
+    coarse = 2 * series[:, :, None, None] * pattern + 0.5 * rest
+    detail = red_noise(2, steps, rh, 2 * rw, rho=0.3, seed=seed + 2)
+    fields = upsample(coarse, (1, rh, rw)) + detail - block_mean(detail, (1, rh, rw))
+    parent = 1.3 * block_mean(coarse, (ratio, 1, 1))
+    return Series(fields, upsample(parent, (1, rh, rw)), torch.arange(steps) % ratio)
+
+
+@pytest.mark.parametrize(
+    ("key", "phase", "length"), [("1-decade", 0, 3), ("1-year", 0, 10), ("1-year", 7, 13), ("2-month", 10, 16)]
+)
+def test_no_linear_answer_is_better_in_a_world_of_patterns_and_persistence(key, phase, length):
+    """Windows may begin inside a block of parents and see only parts of it."""
+    stage = PyramidSpec().stages()[key]
+    ratio = stage.factors[0]
+    series = run(stage, ratio * 4000, 5)
+    prior = Prior(stage, measure_coupling([series], stage, 1, LAGS, taper=1e6))
+    starts = range(phase, series.fields.shape[1] - length, 2 * ratio if ratio > 1 else 1)
+    fields, parent = (torch.stack([x[:, s : s + length] for s in starts]) for x in (series.fields, series.parent))
+    g = torch.Generator().manual_seed(9)
+    for t in (0.1, 0.5, 0.9):
+        noise = torch.randn(fields.shape, generator=g, dtype=DOUBLE)
+        when = torch.full((len(fields),), t, dtype=DOUBLE)
+        point = path_point(fields, parent, noise, when, stage)
+        error = (prior(point.x_t, when, phase) - point.target).square().mean()
+        x, y = point.x_t.flatten(1), point.target.flatten(1)
+        best = (y - x @ torch.linalg.lstsq(x, y).solution).square().mean() * len(x) / (len(x) - x.shape[1])
+        assert error == pytest.approx(float(best), rel=0.02)
+
+
+def test_block_moments_are_those_of_the_means():
+    lagged = 0.7 ** torch.arange(30, dtype=DOUBLE)
+    own, mixed, above = block_moments(lagged, steps=7, ratio=5, phase=3)
+    full = 0.7 ** (torch.arange(10)[:, None] - torch.arange(10)).abs().double()
+    mean = torch.kron(torch.eye(2, dtype=DOUBLE), torch.full((5, 5), 0.2, dtype=DOUBLE))
+    part = slice(3, 10)
+    torch.testing.assert_close(own, full[part, part])
+    torch.testing.assert_close(mixed, (full @ mean)[part, part])
+    torch.testing.assert_close(above, (mean @ full @ mean)[part, part])
+
+
+def test_what_is_measured_holds_the_variance_of_every_cell_and_step():
+    stage = PyramidSpec().stages()["1-year"]
+    series = run(stage, 2000, 1)
+    coupling = measure_coupling([series], stage, 2, LAGS, taper=30.0)
+    for part, fields in (
+        (coupling.mean, pool_blocks(series.fields, stage)),
+        (coupling.detail, series.fields - spread_blocks(pool_blocks(series.fields, stage), stage)),
+    ):
+        rest = (part.axes.square() * part.rest[:, None]).sum(0)
+        explained = (part.covariance[:, 0, None, None, None] * part.patterns.square()).sum(0)
+        cross = fields.square().mean(1) - rest - explained
+        assert cross.abs().max() < 0.02 * fields.square().mean()
+
+
+def test_variables_that_covary_in_a_cell_are_known_to():
+    stage = PyramidSpec().stages()["1-decade"]
+    coupling = measure_coupling([run(stage, 4000, 2)], stage, 0, 8, taper=30.0)
+    axes, rest = coupling.mean.axes.double(), coupling.mean.rest.double()
+    covariance = torch.einsum("avhw,ahw,auhw->hwvu", axes, rest, axes)[0, 0]
+    assert float(covariance[0, 1] / (covariance[0, 0] * covariance[1, 1]).sqrt()) == pytest.approx(
+        0.7 / 0.625**0.5, abs=0.05
+    )
+
+
+def test_patterns_are_orthonormal_and_found_with_their_persistence():
+    stage = PyramidSpec().stages()["1-decade"]
+    part = measure_coupling([run(stage, 6000, 3)], stage, 1, 8, taper=1e6).mean
+    pattern = part.patterns.flatten()
+    assert float(pattern.norm()) == pytest.approx(1, abs=1e-6)
+    truth = torch.tensor([1.0, -1.0, 0.5, -0.5], dtype=DOUBLE)
+    assert abs(float(pattern @ truth / truth.norm())) > 0.99
+    assert float(part.covariance[0, 1] / part.covariance[0, 0]) == pytest.approx(0.75, abs=0.05)
+    assert float(part.slope[0]) == pytest.approx(1.3, abs=0.02)
+
+
+def test_a_coupling_travels_as_plain_data():
+    stage = PyramidSpec().path("decade")[0]
+    coupling = measure_coupling([run(PyramidSpec().stages()["1-decade"], 200, 4)], stage, 2, 4, taper=2.0)
+    assert coupling.detail is None and coupling.mean.slope.tolist() == [0.0, 0.0]
+    again = coupling_from_dict(coupling_to_dict(coupling))
+    torch.testing.assert_close(again.mean.covariance, coupling.mean.covariance)
+    with pytest.raises(ValueError, match="train again"):
+        coupling_from_dict({"slope": torch.zeros(2)})
