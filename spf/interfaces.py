@@ -16,14 +16,17 @@ class Condition:
     Attributes:
         forcings: Encoded forcings (batch, forcing, time, forcing_lat, forcing_lon).
         calendar: Absolute calendar id of each step (batch, time): month 1-12, year in decade 13-22, decade 0.
+        source: Number of the Earth system model (batch,), 0 where it is unknown; none where all are.
     """
 
     forcings: Tensor
     calendar: Tensor
+    source: Tensor | None = None
 
     def rows(self, start: int, stop: int) -> "Condition":
         """The part of the batch from ``start`` to ``stop``."""
-        return Condition(self.forcings[start:stop], self.calendar[start:stop])
+        source = None if self.source is None else self.source[start:stop]
+        return Condition(self.forcings[start:stop], self.calendar[start:stop], source)
 
 
 class Velocity(Protocol):
