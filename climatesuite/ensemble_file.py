@@ -23,15 +23,15 @@ _YEAR_UNITS = ("", "1", "year", "years", "yr", "a", "calendar year")
 
 
 def open_ensemble(path: str | Path) -> xr.Dataset:
-    """Open an ensemble file of one timescale, lazily, member by member.
+    """Open an ensemble of one timescale, a NetCDF file or a Zarr store, lazily, member by member.
 
-    Accepted beside files of :func:`climatesuite.export.write_cf`: the member dimension called member, realization, sample
+    Accepted beside what :mod:`climatesuite.export` writes: the member dimension called member, realization, sample
     or ensemble, or none; latitude and longitude spelt out, in any order, longitudes from -180; any unit known to
     ``harmonise.units``; times with CF units in any calendar or plain integer years; no time bounds, where the attribute
     ``timescale`` or ``frequency`` or the spacing of the times tells the timescale.
 
     Args:
-        path: NetCDF file.
+        path: NetCDF file, or the folder of a Zarr store.
 
     Returns:
         Canonical Dataset ``(member, time, lat, lon)``, float32 (dask), canonical units, with coords member (int), time
@@ -40,14 +40,13 @@ def open_ensemble(path: str | Path) -> xr.Dataset:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        DataContractError: If no variable is known, dimensions, units or times cannot be read, or the grid is not
-            regular.
+        DataContractError: If a folder is no Zarr store, no variable is known, dimensions, units or times cannot be read,
+            or the grid is not regular.
     """
     source = Path(path)
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such file")
-    raw = xr.open_dataset(source, decode_times=False)
-    subject = source.name
+    raw, subject = _open_raw(source), source.name
     named = _rename(raw, subject)
     fields = {name: _field(named, found, name, subject) for name, found in _find_variables(named, subject).items()}
     ds = xr.Dataset(fields).reset_coords(drop=True)
@@ -58,6 +57,16 @@ def open_ensemble(path: str | Path) -> xr.Dataset:
     if "experiment_id" not in attrs and "scenario" in attrs:
         attrs["experiment_id"] = attrs["scenario"]
     return ds.assign_attrs(attrs)
+
+
+def _open_raw(source: Path) -> xr.Dataset:
+    if not source.is_dir():
+        return xr.open_dataset(source, decode_times=False)
+    if not any((source / name).is_file() for name in ("zarr.json", ".zgroup")):
+        raise DataContractError(
+            source.name, "a folder without zarr.json", "a Zarr store or a NetCDF file", "name one ensemble inside it"
+        )
+    return xr.open_dataset(source, engine="zarr", consolidated=False, decode_times=False)
 
 
 def _rename(raw: xr.Dataset, subject: str) -> xr.Dataset:

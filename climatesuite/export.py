@@ -1,11 +1,12 @@
-"""Ensembles as CF NetCDF: written member by member, and read back, whoever wrote them.
+"""Ensembles as CF NetCDF or Zarr: written member by member, and read back, whoever wrote them.
 
-A file holds one scenario at one timescale, dims ``(member, time, lat, lon)``. Source of the rules: CF conventions 1.11.
+A file or store holds one scenario at one timescale, dims ``(member, time, lat, lon)``. Source of the rules: CF conventions 1.11.
 """
 
 import json
+import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,16 @@ import cftime
 import netCDF4
 import numpy as np
 import xarray as xr
+import zarr
 from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from climatesuite.conventions import VARIABLES
 from climatesuite.ensemble_file import open_ensemble
 from climatesuite.errors import DataContractError
 from climatesuite.harmonise.grids import grid_attrs
 
-__all__ = ["open_ensemble", "write_cf"]
+__all__ = ["annotate_zarr", "create_zarr", "open_ensemble", "write_cf", "write_zarr_member"]
 CONVENTIONS = "CF-1.11"
 FREQUENCIES = {"decade": "dec", "year": "yr", "month": "mon"}
 _ADJECTIVES = {"decade": "decadal", "year": "annual", "month": "monthly"}
@@ -29,6 +32,15 @@ REQUIRED_ATTRS = ("institution", "source", "references")
 CHUNK_VALUES = 2**20
 """Values in one chunk at most: 4 MB of float32 before compression."""
 _INHERITED_ATTRS = ("source_id", "experiment_id", "decade_start")
+_MEMBER_ATTRS: dict[str, Any] = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
+_HEIGHT_ATTRS: dict[str, Any] = {
+    "standard_name": "height",
+    "long_name": "height",
+    "units": "m",
+    "positive": "up",
+    "axis": "Z",
+}
+FIELD_DIMS = ("member", "time", "lat", "lon")
 
 
 def write_cf(
@@ -72,12 +84,110 @@ def write_cf(
     try:
         with netCDF4.Dataset(part, "w", format="NETCDF4", clobber=True) as file:
             _write_frame(file, template)
-            _write_global_attrs(file, attrs, template)
+            file.setncatts(_global_attrs(attrs, template, "write_cf"))
             _write_members(file, members, template, out.name, complevel, progress)
         os.replace(part, out)
     finally:
         part.unlink(missing_ok=True)
     return out
+
+
+def create_zarr(
+    path: str | Path, template: xr.Dataset, variables: Sequence[str], members: Sequence[int], attrs: Mapping[str, Any]
+) -> Path:
+    """Make a CF Zarr v3 store of an ensemble, whole but for its fields, which :func:`write_zarr_member` fills in.
+
+    A member is one file of each variable, so that processes can write members side by side. A member that is not written
+    yet reads as NaN.
+
+    Args:
+        path: Folder to make.
+        template: As for :func:`write_cf`.
+        variables: Names of the fields.
+        members: Numbers of all members, in order.
+        attrs: As for :func:`write_cf`.
+
+    Returns:
+        The path.
+
+    Raises:
+        DataContractError: If there is something at the path, a required attribute or bound is missing, there are no
+            members or one twice, or a variable is unknown.
+    """
+    out = Path(path)
+    _check_attrs(out, attrs, template)
+    if out.exists():
+        raise DataContractError(str(out), "already there", "a new name", "choose another name or delete it")
+    if not members or len(set(members)) < len(members):
+        raise DataContractError(out.name, f"members {list(members)}", "each number once", "number members 0 to M - 1")
+    unknown = [v for v in variables if v not in VARIABLES]
+    if unknown or not variables:
+        raise DataContractError(
+            out.name, f"variables {list(variables)}", f"some of {', '.join(VARIABLES)}", "name fields only"
+        )
+    root = zarr.open_group(str(out), mode="w-", zarr_format=3)
+    root.attrs.update({k: _json(v) for k, v in _global_attrs(attrs, template, "create_zarr").items()})
+    frame: dict[str, tuple[tuple[str, ...], NDArray[Any], dict[str, Any]]] = {
+        "member": (("member",), np.asarray(members, dtype=np.int32), _MEMBER_ATTRS),
+        **_coordinates(template),
+    }
+    if "tas" in variables:
+        frame["height"] = ((), np.asarray(2.0), _HEIGHT_ATTRS)
+    for name, (dims, values, about) in frame.items():
+        array = root.create_array(
+            name, shape=values.shape, dtype=values.dtype, chunks=values.shape, dimension_names=dims, attributes=about
+        )
+        array[...] = values
+    chunk = _chunks(template.sizes)
+    n_time, n_chunks = template.sizes["time"], -(-template.sizes["time"] // chunk[1])
+    for name in (v for v in VARIABLES if v in variables):
+        root.create_array(
+            name, shape=(len(members), n_time, *chunk[2:]), dtype=np.float32, dimension_names=FIELD_DIMS, chunks=chunk,
+            shards=(1, n_chunks * chunk[1], *chunk[2:]) if n_chunks > 1 else None, fill_value=np.nan,
+            compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()],
+            attributes=_field_attrs(name),
+        )  # fmt: skip
+    return out
+
+
+def write_zarr_member(path: str | Path, number: int, fields: xr.Dataset) -> None:
+    """Write one member's fields into a store of :func:`create_zarr`; no other member is touched.
+
+    Args:
+        path: The store.
+        number: Of the member.
+        fields: Dataset ``(time, lat, lon)`` in canonical units, with the attribute ``units`` on every variable.
+
+    Raises:
+        DataContractError: If the store has no such member, or its dims, sizes, variables or units differ from what is
+            expected, or a value is NaN.
+    """
+    root = zarr.open_group(str(path), mode="r+", use_consolidated=False)
+    arrays = {n: a for n, a in root.arrays() if n in VARIABLES}
+    if set(fields.data_vars) != set(arrays):
+        raise DataContractError(
+            f"member {number}", f"variables {sorted(map(str, fields.data_vars))}", ", ".join(sorted(arrays)),
+            "give fields only, those of the store",
+        )  # fmt: skip
+    (rows,) = np.nonzero(np.asarray(root["member"][...]) == number)  # type: ignore[index]
+    if rows.size == 0:
+        raise DataContractError(
+            Path(path).name, f"no member {number}", "one of the store", "create it with that member"
+        )
+    for name, array in arrays.items():
+        sizes = dict(zip(FIELD_DIMS, array.shape, strict=True))
+        array[int(rows[0])] = _values(fields[name], name, number, sizes)
+
+
+def annotate_zarr(path: str | Path, attrs: Mapping[str, Any]) -> None:
+    """Add global attributes to a store of :func:`create_zarr`."""
+    root = zarr.open_group(str(path), mode="r+", use_consolidated=False)
+    root.attrs.update({k: _json(_plain(v)) for k, v in attrs.items() if v is not None})
+
+
+def _json(value: Any) -> Any:
+    """An attribute value of NetCDF as JSON has it."""
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
 
 
 def _check_attrs(out: Path, attrs: Mapping[str, Any], template: xr.Dataset) -> None:
@@ -110,18 +220,15 @@ def _write_frame(file: netCDF4.Dataset, template: xr.Dataset) -> None:
     for name in ("time", "lat", "lon"):
         file.createDimension(name, template.sizes[name])
     file.createDimension("bnds", 2)
-    member = file.createVariable("member", "i4", ("member",), chunksizes=(1024,))
-    member.setncatts({"standard_name": "realization", "long_name": "ensemble member", "units": "1"})
-    _write_time(file, template)
-    for name in ("lat", "lon"):
-        coordinate = file.createVariable(name, "f8", (name,))
-        coordinate.setncatts(grid_attrs(name))
-        coordinate[:] = template[name].values
-        bounds = file.createVariable(f"{name}_bnds", "f8", (name, "bnds"))
-        bounds[:] = template[f"{name}_bnds"].transpose(name, ...).values
+    file.createVariable("member", "i4", ("member",), chunksizes=(1024,)).setncatts(_MEMBER_ATTRS)
+    for name, (dims, values, attrs) in _coordinates(template).items():
+        coordinate = file.createVariable(name, "f8", dims)
+        coordinate.setncatts(attrs)
+        coordinate[:] = values
 
 
-def _write_time(file: netCDF4.Dataset, template: xr.Dataset) -> None:
+def _coordinates(template: xr.Dataset) -> dict[str, tuple[tuple[str, ...], NDArray[Any], dict[str, Any]]]:
+    """Time, latitude, longitude and their bounds as numbers: name -> (dims, values, CF attributes)."""
     bounds = template["time_bnds"].transpose("time", ...).values
     first = bounds.flat[0]
     if not isinstance(first, cftime.datetime):
@@ -129,11 +236,22 @@ def _write_time(file: netCDF4.Dataset, template: xr.Dataset) -> None:
             "time of the template", f"values of type {type(first).__name__}", "cftime dates", "open it with cftime"
         )
     units, calendar = f"days since {first.year:04d}-01-01", first.calendar
-    time = file.createVariable("time", "f8", ("time",))
     about = {"standard_name": "time", "long_name": "time", "axis": "T", "bounds": "time_bnds"}
-    time.setncatts({**about, "units": units, "calendar": calendar})
-    time[:] = cftime.date2num(template["time"].values, units, calendar)
-    file.createVariable("time_bnds", "f8", ("time", "bnds"))[:] = cftime.date2num(bounds, units, calendar)
+    out: dict[str, tuple[tuple[str, ...], NDArray[Any], dict[str, Any]]] = {
+        "time": (
+            ("time",),
+            np.asarray(cftime.date2num(template["time"].values, units, calendar), dtype=np.float64),
+            {**about, "units": units, "calendar": calendar},
+        ),
+        "time_bnds": (
+            ("time", "bnds"), np.asarray(cftime.date2num(bounds, units, calendar), dtype=np.float64), {}
+        ),
+    }  # fmt: skip
+    for name in ("lat", "lon"):
+        edges = template[f"{name}_bnds"].transpose(name, ...).values
+        out[name] = ((name,), np.asarray(template[name].values, dtype=np.float64), grid_attrs(name))
+        out[f"{name}_bnds"] = ((name, "bnds"), np.asarray(edges, dtype=np.float64), {})
+    return out
 
 
 def _plain(value: Any) -> Any:
@@ -157,17 +275,17 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, os.PathLike) else json.dumps(value, default=str, sort_keys=True)
 
 
-def _write_global_attrs(file: netCDF4.Dataset, attrs: Mapping[str, Any], template: xr.Dataset) -> None:
+def _global_attrs(attrs: Mapping[str, Any], template: xr.Dataset, writer: str) -> dict[str, Any]:
+    """Global attributes in the order in which they are written, all plain."""
     timescale = template.attrs["timescale"]
     inherited = {k: template.attrs[k] for k in _INHERITED_ATTRS if k in template.attrs}
     scenario = attrs.get("experiment_id", inherited.get("experiment_id", "a scenario"))
-    made = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}: written by climatesuite.export.write_cf"
+    made = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}: written by climatesuite.export.{writer}"
     history = f"{made}\n{attrs['history']}" if attrs.get("history") else made
     title = attrs.get("title") or f"Emulated climate of {scenario}, {_ADJECTIVES[timescale]} means"
     own = {"Conventions": CONVENTIONS, "title": title, "frequency": FREQUENCIES[timescale], "timescale": timescale}
-    for name, value in {**inherited, **attrs, **own, "history": history}.items():
-        if value is not None:
-            file.setncattr(name, _plain(value))
+    every = {**inherited, **attrs, **own, "history": history}
+    return {name: _plain(value) for name, value in every.items() if value is not None}
 
 
 def _write_members(
@@ -194,7 +312,7 @@ def _write_members(
                 f"member {number}", f"variables {found}", expected, "give fields only, the same for every member"
             )
         for name in names:
-            file[name][row] = _values(fields[name], name, number, template)
+            file[name][row] = _values(fields[name], name, number, template.sizes)
         file["member"][row] = number
         if progress is not None:
             progress(1)
@@ -203,34 +321,40 @@ def _write_members(
 
 
 def _create_fields(file: netCDF4.Dataset, names: tuple[str, ...], template: xr.Dataset, complevel: int) -> None:
-    n_time, n_lat, n_lon = (template.sizes[d] for d in ("time", "lat", "lon"))
-    chunk = (1, min(n_time, max(1, CHUNK_VALUES // (n_lat * n_lon))), n_lat, n_lon)
     if "tas" in names:
         height = file.createVariable("height", "f8", ())
-        height.setncatts(
-            {"standard_name": "height", "long_name": "height", "units": "m", "positive": "up", "axis": "Z"}
-        )
+        height.setncatts(_HEIGHT_ATTRS)
         height[...] = 2.0
     packing: dict[str, Any] = {"zlib": complevel > 0, "complevel": complevel or 1, "shuffle": complevel > 0}
     for name in names:
-        variable = VARIABLES[name]
-        field = file.createVariable(name, "f4", ("member", "time", "lat", "lon"), chunksizes=chunk, **packing)
-        field.setncatts(
-            {"standard_name": variable.standard_name, "long_name": variable.long_name, "units": variable.units,
-             "cell_methods": "area: time: mean"}
-        )  # fmt: skip
-        if name == "tas":
-            field.setncatts({"coordinates": "height", "units_metadata": "temperature: on_scale"})
+        field = file.createVariable(name, "f4", FIELD_DIMS, chunksizes=_chunks(template.sizes), **packing)
+        field.setncatts(_field_attrs(name))
+        field.set_var_chunk_cache(4 * math.prod(_chunks(template.sizes)), 1, 1.0)  # a chunk is written once: keep one
 
 
-def _values(field: xr.DataArray, name: str, number: int, template: xr.Dataset) -> NDArray[np.float32]:
+def _chunks(sizes: Mapping[Any, int]) -> tuple[int, int, int, int]:
+    """One member, the whole globe, as many steps as 4 MB hold."""
+    n_time, n_lat, n_lon = (sizes[d] for d in ("time", "lat", "lon"))
+    return (1, min(n_time, max(1, CHUNK_VALUES // (n_lat * n_lon))), n_lat, n_lon)
+
+
+def _field_attrs(name: str) -> dict[str, Any]:
+    variable = VARIABLES[name]
+    attrs = {
+        "standard_name": variable.standard_name, "long_name": variable.long_name, "units": variable.units,
+        "cell_methods": "area: time: mean",
+    }  # fmt: skip
+    return attrs | ({"coordinates": "height", "units_metadata": "temperature: on_scale"} if name == "tas" else {})
+
+
+def _values(field: xr.DataArray, name: str, number: int, sizes: Mapping[Any, int]) -> NDArray[np.float32]:
     """One member's values ``[time, lat, lon]``, checked."""
     subject, units = f"{name} of member {number}", VARIABLES[name].units
     if field.attrs.get("units") != units:
         raise DataContractError(
             subject, f"units {field.attrs.get('units')!r}", repr(units), "convert the field and set its attribute units"
         )
-    wanted = {d: template.sizes[d] for d in ("time", "lat", "lon")}
+    wanted = {d: sizes[d] for d in ("time", "lat", "lon")}
     if dict(field.sizes) != wanted:
         raise DataContractError(
             subject,

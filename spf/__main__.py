@@ -1,4 +1,4 @@
-"""The ``spf`` command: run, train, sample, inspect, unet."""
+"""The ``spf`` command: run, train, sample, inspect, unet, climax."""
 
 import argparse
 import logging
@@ -43,40 +43,67 @@ def parser() -> argparse.ArgumentParser:
     train.set_defaults(command=_train)
 
     sample = verbs.add_parser(
-        "sample", help="an ensemble from a checkpoint and a forcing file", description=_sample.__doc__
+        "sample", help="an ensemble from a checkpoint and each forcing file", description=_sample.__doc__
     )
     sample.add_argument("checkpoint", type=Path, help="emulator.pt of a run")
-    sample.add_argument(
-        "--forcings", type=Path, required=True, help="inputs_<experiment_id>.nc in ClimateBench's layout"
-    )
+    about = "inputs_<scenario>.nc in ClimateBench's layout, one file for each scenario"
+    sample.add_argument("scenarios", type=Path, nargs="*", metavar="forcings", help=about)
+    sample.add_argument("--forcings", type=Path, nargs="+", default=[], help="the same, as an option")
     sample.add_argument(
         "--years", type=years, default=None, help="first-last, e.g. 2015-2099 (default: all in the file)"
     )
     sample.add_argument("--timescale", choices=TIMESCALES, default="year")
     sample.add_argument("--members", type=_positive, default=20, help="ensemble size (default 20)")
     sample.add_argument("--seed", type=int, default=0, help="member i of a seed is always the same (default 0)")
+    sample.add_argument("--solver", default="midpoint", help="default midpoint: two network calls a step")
     sample.add_argument(
-        "--steps", type=_positive, default=4, help="midpoint steps a stage, two network calls each (default 4)"
+        "--steps", type=_counts, default=4, help="steps a stage (default 4), or of each, coarse to fine, e.g. 6,4,4"
     )
-    sample.add_argument("--out", type=Path, required=True, help="NetCDF file to write")
-    sample.set_defaults(command=_sample)
+    sample.add_argument(
+        "--shift", type=_shifts, default=1.5, help="time shift of the steps (default 1.5), or of each stage"
+    )
+    sample.add_argument("--batch", type=_positive, default=16, help="most windows in a network call (default 16)")
+    sample.add_argument(
+        "--precision",
+        choices=("32-true", "bf16-mixed", "auto"),
+        default="",
+        help="of the network (default: of training)",
+    )
+    sample.add_argument(
+        "--patience", type=_above_zero, default=60.0, help="minutes that processes wait for each other (default 60)"
+    )
+    sample.add_argument(
+        "--out", type=Path, required=True,
+        help="NetCDF file x.nc or Zarr store x.zarr; for several scenarios a folder, or a name such as '{scenario}.zarr'",
+    )  # fmt: skip
+    sample.set_defaults(command=_sample, verb=sample)
 
     inspect = verbs.add_parser("inspect", help="what a checkpoint was made from", description=_inspect.__doc__)
     inspect.add_argument("checkpoint", type=Path)
     inspect.set_defaults(command=_inspect)
 
-    unet = verbs.add_parser("unet", help="the deterministic baseline of an experiment", description=_unet.__doc__)
-    _experiment(unet)
-    unet.add_argument("--minutes", type=_above_zero, default=5.0, help="wall time of training (default 5)")
-    unet.add_argument("--steps", type=_positive, help="stop after so many steps even if time is left")
-    unet.add_argument("--seed", type=int, default=0, help="of first weights and batches (default 0)")
+    unet = verbs.add_parser("unet", help="a deterministic UNet on the same data", description=_unet.__doc__)
+    _deterministic(unet)
     unet.set_defaults(command=_unet)
+
+    climax = verbs.add_parser(
+        "climax", help="a deterministic, ClimaX-like transformer on the same data", description=_climax.__doc__
+    )
+    _deterministic(climax)
+    climax.set_defaults(command=_climax)
     return top
 
 
 def _experiment(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("experiment", type=Path, help="a YAML file, see experiments/")
     verb.add_argument("--out", type=Path, help="folder to write (default: runs/<name>, or $SPF_RUNS/<name>)")
+
+
+def _deterministic(verb: argparse.ArgumentParser) -> None:
+    _experiment(verb)
+    verb.add_argument("--minutes", type=_above_zero, default=5.0, help="wall time of training (default 5)")
+    verb.add_argument("--steps", type=_positive, help="stop after so many steps even if time is left")
+    verb.add_argument("--seed", type=int, default=0, help="of first weights and batches (default 0)")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -94,12 +121,21 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _sample(args: argparse.Namespace) -> int:
-    """Draw an ensemble for any scenario and write it as CF NetCDF."""
-    from spf.commands.run import sample_file
+    """Draw an ensemble for any scenario and write it as CF NetCDF or Zarr. Under torchrun processes share the members."""
+    forcings = [*args.scenarios, *args.forcings]
+    if not forcings:
+        args.verb.error("give at least one forcing file, inputs_<scenario>.nc")
+    from spf.commands.sample import sample_files
+    from spf.config import SamplingConfig
 
-    return sample_file(
-        args.checkpoint, args.forcings, args.timescale, args.members, args.years, args.seed, args.steps, args.out
-    )
+    how = SamplingConfig(solver=args.solver, n_steps=args.steps, shift=args.shift, batch=args.batch, seed=args.seed)
+    files = sample_files(
+        args.checkpoint, forcings, args.timescale, args.members, args.years, how, args.out, args.precision,
+        60 * args.patience,
+    )  # fmt: skip
+    if files:
+        print("\n".join(map(str, files)))
+    return 0
 
 
 def _inspect(args: argparse.Namespace) -> int:
@@ -115,6 +151,15 @@ def _unet(args: argparse.Namespace) -> int:
     from spf.commands.unet import unet
 
     files = unet(args.experiment, _folder(args), args.minutes, args.seed, args.steps)
+    print("\n".join(map(str, files)))
+    return 0
+
+
+def _climax(args: argparse.Namespace) -> int:
+    """Train a ClimaX-like transformer from a year's forcings to its fields, and write years and decades of the test scenario."""
+    from spf.commands.unet import climax
+
+    files = climax(args.experiment, _folder(args), args.minutes, args.seed, args.steps)
     print("\n".join(map(str, files)))
     return 0
 
@@ -136,6 +181,16 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _counts(text: str) -> int | tuple[int, ...]:
+    values = tuple(map(_positive, text.split(",")))
+    return values if len(values) > 1 else values[0]
+
+
+def _shifts(text: str) -> float | tuple[float, ...]:
+    values = tuple(map(_above_zero, text.split(",")))
+    return values if len(values) > 1 else values[0]
 
 
 def _above_zero(text: str) -> float:

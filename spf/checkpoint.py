@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-SCHEMA = 3
+SCHEMA = 4
 KEYS = ("config", "codec", "gains", "couplings", "weights", "provenance")
 
 
@@ -35,7 +35,7 @@ def load(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If it does not exist.
-        ValueError: If it is not a checkpoint of this package or of a newer schema.
+        ValueError: If it is not a checkpoint of this package or of another schema.
     """
     path = Path(path)
     if not path.is_file():
@@ -50,6 +50,10 @@ def load(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not a checkpoint of this package; expected the keys schema, {', '.join(KEYS)}")
     if content["schema"] > SCHEMA:
         raise ValueError(f"{path}: schema {content['schema']}, this code reads up to {SCHEMA}; update the package")
+    if content["schema"] < SCHEMA:
+        raise ValueError(
+            f"{path}: schema {content['schema']} of an older version, this code reads {SCHEMA}; train again with `spf train`"
+        )
     return content
 
 

@@ -1,7 +1,8 @@
 """The one door between named, unit-carrying fields (xarray) and normalised, anonymous tensors."""
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,16 @@ from torch import Tensor
 
 from climatesuite.conventions import FORCINGS, VARIABLES
 from climatesuite.errors import DataContractError
-from climatesuite.forcing.response import ForcedResponse, annual_predictor, fit_response
+from climatesuite.forcing import plain
+from climatesuite.forcing.energy_balance import CALIBRATIONS, ar6_forcing, calibration_of
+from climatesuite.forcing.energy_balance import scenarios as ar6_scenarios
+from climatesuite.forcing.energy_response import GLOBAL_MEAN_OF, EnergyBalanceResponse, fit_energy_balance_response
+from climatesuite.forcing.response import ForcedResponse, Response, annual_predictor, fit_response
 from climatesuite.harmonise.grids import area_weights
 from spf.pyramid.operators import pool_space
 from spf.pyramid.windows import ForcingSeries
+
+log = logging.getLogger("spf")
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class FieldCodec:
     """Encodes departures from the forced response in units of one number a variable; decodes them back.
 
     Attributes:
-        response: Forced response fitted on the training scenarios.
+        response: Forced response fitted on the training scenarios: one line on CO2, or the energy balance.
         scales: Root-mean-square monthly departure of each variable (canonical unit); fixes the order of variables too.
         forcing_mean: Training mean of each forcing, per pooled cell (lat, lon), canonical unit; fixes the order of forcings.
         forcing_scale: Root-mean-square departure from it, one number a forcing.
@@ -61,7 +68,7 @@ class FieldCodec:
         forcing_pooling: Forcings are seen as area means of blocks of this edge.
     """
 
-    response: ForcedResponse
+    response: Response
     scales: Mapping[str, float]
     forcing_mean: Mapping[str, np.ndarray]
     forcing_scale: Mapping[str, float]
@@ -76,6 +83,8 @@ class FieldCodec:
         variables: Sequence[str],
         forcings: Sequence[str],
         forcing_pooling: int,
+        response: str = "auto",
+        patterns: xr.DataArray | None = None,
     ) -> "FieldCodec":
         """Fit the forced response and all scales on the training scenarios.
 
@@ -84,15 +93,21 @@ class FieldCodec:
             variables: Fields, in channel order.
             forcings: Forcings, in channel order.
             forcing_pooling: Block edge of the forcings that the network sees.
+            response: ``energy-balance``, ``co2``, or ``auto``: the energy balance where the source has a calibration, all
+                scenarios are in AR6's forcing table and tas is among the variables.
+            patterns: Other models' warming patterns (``energy_response.open_patterns``) for the energy balance; None for no
+                such term.
+
+        Raises:
+            DataContractError: If the response cannot be fitted on these scenarios, or patterns are given for CO2.
         """
-        predictors = {e: annual_predictor(ds).compute() for e, ds in scenarios.items()}
-        response = fit_response(scenarios, predictors, variables)
+        fitted = _fit_response(scenarios, variables, response, patterns)
         grid = Grid.of(next(iter(scenarios.values())))
         weights = grid.row_weights().numpy()[:, None]
         squares, count = dict.fromkeys(variables, 0.0), 0
-        for scenario, ds in scenarios.items():
+        for ds in scenarios.values():
             years = np.unique(ds.year.values).tolist()
-            forced = response.evaluate(predictors[scenario], "month", years)
+            forced = _in_training(fitted).evaluate(_predictor(fitted, ds), "month", years)
             for member in ds.member.values:
                 for v in variables:
                     departure = ds[v].sel(member=member).values - forced[v].values
@@ -100,7 +115,7 @@ class FieldCodec:
                 count += 1
         scales = {v: float(np.sqrt(s / count)) for v, s in squares.items()}
         mean, scale, limits = measure_forcings(scenarios, forcings, grid, forcing_pooling)
-        return cls(response, scales, mean, scale, limits, grid, forcing_pooling)
+        return cls(fitted, scales, mean, scale, limits, grid, forcing_pooling)
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -111,6 +126,11 @@ class FieldCodec:
     def forcings(self) -> tuple[str, ...]:
         """Forcings, in channel order."""
         return tuple(self.forcing_mean)
+
+    @property
+    def calendar(self) -> str:
+        """CF calendar of the fields."""
+        return self.response.calendar
 
     def encode(self, fields: xr.Dataset, forced: Tensor) -> Tensor:
         """Fields (time, lat, lon) of one member minus their forced response -> (var, time, lat, lon) float32.
@@ -129,8 +149,31 @@ class FieldCodec:
     def forced(
         self, predictor: xr.DataArray, timescale: str, years: Sequence[int], member: int | None = None
     ) -> Tensor:
-        """Forced response (var, time, lat, lon) in canonical units; ``years`` are labels (first years for decades)."""
-        fields = self.response.evaluate(predictor, timescale, years)
+        """Forced response of an ensemble (var, time, lat, lon) in canonical units.
+
+        Args:
+            predictor: Of `predictor`.
+            timescale: ``month``, ``year`` or ``decade``.
+            years: Labels (first years for decades).
+            member: Number of the ensemble member, which has one of the energy balance's global means (member modulo their
+                number); their mean response if None. Without effect on CO2.
+        """
+        response = self.response
+        if isinstance(response, EnergyBalanceResponse):
+            if not _has_pattern(response, predictor):
+                response = replace(response, kappa=0.0)
+            return self._tensor(response.evaluate(predictor, timescale, years, member=member))
+        return self._tensor(response.evaluate(predictor, timescale, years))
+
+    def forced_in_training(self, predictor: xr.DataArray, timescale: str, years: Sequence[int]) -> Tensor:
+        """What departures of training runs are taken about (var, time, lat, lon), canonical units.
+
+        The same as `forced` for CO2; for the energy balance the mean of its lines alone, since its other terms follow the
+        training runs.
+        """
+        return self._tensor(_in_training(self.response).evaluate(predictor, timescale, years))
+
+    def _tensor(self, fields: xr.Dataset) -> Tensor:
         return torch.from_numpy(np.stack([fields[v].values for v in self.variables])).float()
 
     def decode(self, x: Tensor, forced: Tensor) -> dict[str, np.ndarray]:
@@ -170,18 +213,34 @@ class FieldCodec:
                 )
         return said
 
-    def predictor(self, month: xr.Dataset) -> xr.DataArray:
-        """Annual predictor of the forced response from monthly forcings."""
-        return annual_predictor(month, self.response.predictor).compute()
+    def predictor(self, month: xr.Dataset, forcing: xr.Dataset | None = None) -> xr.DataArray:
+        """What the forced response of a scenario is evaluated on, for the years of ``month``.
+
+        Args:
+            month: Canonical monthly forcings; the attribute ``experiment_id`` names the scenario.
+            forcing: Effective radiative forcing by component from 1850 on (``climatesuite.forcing.custom``), for the energy
+                balance; by default that of the scenario in AR6's table.
+
+        Returns:
+            CO2 ``(year)``, or the energy balance's global means ``(response, year)``. A scenario without a pattern of other models
+            where the response has such a term is warned of: it then goes without.
+
+        Raises:
+            DataContractError: If CO2 is absent, the scenario is not in AR6's table and ``forcing`` is not given, it is given for
+                a response on CO2, or the years are not covered.
+        """
+        found = _predictor(self.response, month, forcing)
+        if isinstance(self.response, EnergyBalanceResponse) and not _has_pattern(self.response, found):
+            log.warning(
+                "no warming pattern of other models for %s: its forced response goes without that term",
+                found.attrs.get("experiment_id", "an unnamed scenario"),
+            )
+        return found
 
     def to_dict(self) -> dict[str, Any]:
-        """Tensors, numbers, strings, lists and dicts only."""
+        """Tensors, numbers, strings, lists, dicts and None only."""
         return {
-            "intercept": {v: torch.from_numpy(self.response.intercept[v].values) for v in self.response.variables},
-            "slope": {v: torch.from_numpy(self.response.slope[v].values) for v in self.response.variables},
-            "units": {v: str(self.response.intercept[v].attrs["units"]) for v in self.response.variables},
-            "calendar": self.response.calendar,
-            "predictor": self.response.predictor,
+            "response": _as_tensors(plain.to_dict(self.response)),
             "scales": dict(self.scales),
             "forcing_mean": {f: torch.from_numpy(np.asarray(a)) for f, a in self.forcing_mean.items()},
             "forcing_scale": dict(self.forcing_scale),
@@ -199,23 +258,81 @@ class FieldCodec:
             tuple(map(tuple, data["grid"]["lat_bnds"].tolist())),
             tuple(map(tuple, data["grid"]["lon_bnds"].tolist())),
         )
-        coords = {"calendar_month": np.arange(1, 13), "lat": np.array(grid.lat), "lon": np.array(grid.lon)}
-
-        def fields(part: str, suffix: str) -> xr.Dataset:
-            dims = ("calendar_month", "lat", "lon")
-            return xr.Dataset(
-                {v: (dims, a.numpy(), {"units": data["units"][v] + suffix}) for v, a in data[part].items()}, coords
-            )
-
-        response = ForcedResponse(
-            fields("intercept", ""), fields("slope", " per Gt"), data["calendar"], data["predictor"]
-        )
+        response = plain.from_dict(_as_arrays(data["response"]))
         means = {f: a.numpy() for f, a in data["forcing_mean"].items()}
         limits = {f: (r[0], r[1]) for f, r in data["forcing_range"].items()}
         return cls(response, data["scales"], means, data["forcing_scale"], limits, grid, data["forcing_pooling"])
 
     def _scale(self) -> Tensor:
         return torch.tensor([self.scales[v] for v in self.variables], dtype=torch.float32).reshape(-1, 1, 1, 1)
+
+
+def _fit_response(
+    scenarios: Mapping[str, xr.Dataset], variables: Sequence[str], kind: str, patterns: xr.DataArray | None
+) -> Response:
+    if kind not in ("auto", plain.ENERGY_BALANCE, plain.CO2):
+        raise DataContractError(
+            "forced response", repr(kind), f"auto, {plain.ENERGY_BALANCE} or {plain.CO2}", "correct data.response"
+        )
+    source_id = str(next(iter(scenarios.values())).attrs.get("source_id", "an unnamed model"))
+    if kind == "auto":
+        known = source_id in CALIBRATIONS and set(scenarios) <= set(ar6_scenarios()) and GLOBAL_MEAN_OF in variables
+        kind = plain.ENERGY_BALANCE if known else plain.CO2
+    if kind == plain.ENERGY_BALANCE:
+        calibration = calibration_of(source_id)
+        forcings = {e: ar6_forcing(e, calibration) for e in scenarios}
+        return fit_energy_balance_response(scenarios, forcings, variables, patterns=patterns)
+    if patterns is not None:
+        raise DataContractError(
+            "forced response on CO2", "patterns of other models", "none: only the energy balance has that term",
+            "leave data.patterns empty",
+        )  # fmt: skip
+    return fit_response(scenarios, {e: annual_predictor(ds).compute() for e, ds in scenarios.items()}, variables)
+
+
+def _in_training(response: Response) -> Response:
+    return response.lines_only() if isinstance(response, EnergyBalanceResponse) else response
+
+
+def _predictor(response: Response, month: xr.Dataset, forcing: xr.Dataset | None = None) -> xr.DataArray:
+    if isinstance(response, EnergyBalanceResponse):
+        if forcing is None:
+            forcing = ar6_forcing(str(month.attrs.get("experiment_id", "an unnamed scenario")), response.calibration)
+        return response.predictor(forcing, np.unique(month.year.values).astype(int).tolist())
+    if forcing is not None:
+        raise DataContractError(
+            f"forcing of {month.attrs.get('experiment_id', 'the scenario')}", "radiative forcing for a response on CO2",
+            "none: this emulator's forced response sees cumulative CO2 alone",
+            "leave it out, or train with data.response: energy-balance",
+        )  # fmt: skip
+    name = response.predictor if isinstance(response, ForcedResponse) else "CO2"
+    return annual_predictor(month, name).compute()
+
+
+def _has_pattern(response: EnergyBalanceResponse, predictor: xr.DataArray) -> bool:
+    """Whether the pattern change knows the scenario, or is not used at all."""
+    change = response.pattern_change
+    if change is None or not response.kappa:
+        return True
+    return predictor.attrs.get("experiment_id") in change.patterns["experiment_id"].values.tolist()
+
+
+def _as_tensors(value: Any) -> Any:
+    """Arrays as tensors, at any depth of dicts and lists."""
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(np.ascontiguousarray(value).copy())
+    if isinstance(value, Mapping):
+        return {k: _as_tensors(v) for k, v in value.items()}
+    return [_as_tensors(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _as_arrays(value: Any) -> Any:
+    """Tensors as arrays: inverse of `_as_tensors`."""
+    if isinstance(value, Tensor):
+        return value.numpy()
+    if isinstance(value, Mapping):
+        return {k: _as_arrays(v) for k, v in value.items()}
+    return [_as_arrays(v) for v in value] if isinstance(value, list) else value
 
 
 def pool_forcings(month: xr.Dataset, names: Sequence[str], grid: Grid, factor: int) -> Tensor:

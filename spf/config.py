@@ -8,10 +8,11 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
+from spf.network.sizes import SIZES
 from spf.pyramid.spec import PyramidSpec
 
 ENVIRONMENT_DEFAULTS = {"CLIMATE_DATA": "../shared/data"}
@@ -37,6 +38,9 @@ class DataConfig:
         years: First and last year.
         decade_start: First year of the first decade that is scored.
         grid: Rows and columns to regrid to; empty keeps the source's grid (24 x 36 for ``synthetic``).
+        response: Forced response that members depart from: ``energy-balance``, ``co2``, or ``auto`` (the energy balance where the
+            source has a calibration, the training scenarios are in AR6's forcing table and tas is emulated).
+        patterns: NetCDF of other models' mean warming patterns, added to the energy balance's response; empty for none.
     """
 
     archive: str
@@ -49,6 +53,8 @@ class DataConfig:
     years: tuple[int, int] = (2015, 2099)
     decade_start: int = 2015
     grid: tuple[int, ...] = ()
+    response: str = "auto"
+    patterns: str = ""
 
     def __post_init__(self) -> None:
         shared = sorted(set(self.train) & set(self.test))
@@ -56,6 +62,11 @@ class DataConfig:
         _require(bool(self.train), "data.train is empty; name at least one scenario and its members")
         _require(len(self.test) == 1, f"data.test names {len(self.test)} scenarios; name exactly one")
         _require(len(self.grid) in (0, 2), f"data.grid {list(self.grid)}: give rows and columns, or leave it out")
+        known = ("auto", "energy-balance", "co2")
+        _require(
+            self.response in known, f"data.response {self.response!r} is unknown; expected one of {', '.join(known)}"
+        )
+        _require(self.response != "co2" or not self.patterns, "data.patterns has no use with data.response co2; drop one")
         _require(self.years[1] - self.years[0] >= 9, f"data.years {list(self.years)} holds no whole decade")
         for scenario, members in {**self.train, **self.test}.items():
             _require(bool(members), f"data: scenario {scenario!r} has no members; name at least one, e.g. r1i1p1f1")
@@ -65,27 +76,69 @@ class DataConfig:
 class NetworkConfig:
     """Size of the backbone.
 
+    An experiment gives numbers, or the name of a size, which is written back as the numbers it stands for:
+    ``network: {size: 200M, patch: 8}``.
+
     Args:
         width: Width of a token.
         depth: Number of joint blocks.
         heads: Attention heads.
-        patch: Cells along an edge of a field token; must tile every stage's grid.
+        patch: Cells along an edge of a field token, one number or one for each stage, coarse to fine; must tile the stage's grid.
         forcing_patch: Pooled forcing cells along an edge of a forcing token.
         mlp_ratio: Hidden width of the MLPs over width.
+        attention: ``joint`` (field and forcing tokens in one attention) or ``cross`` (field tokens attend to one another, then to
+            the forcing tokens, which stay as they are).
+        checkpointing: Whether training computes the inside of blocks anew for the gradient: less memory, more time.
+        size: Name of a width, depth and number of heads (`spf.network.sizes`), which then are not given.
     """
 
     width: int = 192
     depth: int = 6
     heads: int = 3
-    patch: int = 6
+    patch: int | tuple[int, ...] = 6
     forcing_patch: int = 6
     mlp_ratio: int = 4
+    attention: str = "joint"
+    checkpointing: bool = False
+    size: str = ""
 
     def __post_init__(self) -> None:
+        if self.size:
+            self._take_size()
+        _require(
+            self.attention in ("joint", "cross"),
+            f"network.attention {self.attention!r} is unknown; expected joint or cross",
+        )
+        if not isinstance(self.patch, int):
+            object.__setattr__(self, "patch", tuple(self.patch))
         _require(
             self.heads > 0 and self.width % (2 * self.heads) == 0,
             f"network.heads {self.heads} does not divide width {self.width} into even parts; choose another",
         )
+
+    def patches(self, n_stages: int) -> tuple[int, ...]:
+        """Patch of each stage.
+
+        Raises:
+            ValueError: If ``patch`` lists another number of stages.
+        """
+        if isinstance(self.patch, int):
+            return (self.patch,) * n_stages
+        _require(
+            len(self.patch) == n_stages,
+            f"network.patch {list(self.patch)}: {len(self.patch)} values for {n_stages} stages; give one number, or one for each",
+        )
+        return tuple(self.patch)
+
+    def _take_size(self) -> None:
+        _require(self.size in SIZES, f"network.size {self.size!r} is unknown; expected one of {', '.join(SIZES)}")
+        for name, value in SIZES[self.size]._asdict().items():
+            _require(
+                getattr(self, name) == getattr(NetworkConfig, name),
+                f"network.{name} {getattr(self, name)} beside network.size {self.size}; give one or the other",
+            )
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "size", "")
 
 
 @dataclass(frozen=True)
@@ -101,6 +154,13 @@ class TrainingConfig:
         weight_decay: AdamW's.
         precision: ``32-true``, ``bf16-mixed`` or ``auto`` (bf16 where the machine computes it natively).
         seed: Of weights, batches and training noise.
+        parts: Batches of different stages in one optimiser step; each gets an equal share of the tokens.
+        held_out: Members of each training scenario, the last ones, that are not learned from but decide which weights are kept
+            and when to stop; 0 trains on all.
+        initial: Checkpoint whose weights training starts from; empty starts anew.
+        devices: Accelerators (or CPU processes) on each node, each with its own batches; 0 takes every accelerator there is.
+        compile: Whether training compiles the network's blocks: a slow start, faster steps.
+        tensorboard: Whether the log is also written for TensorBoard, which must be installed.
     """
 
     minutes: float = 30.0
@@ -111,13 +171,29 @@ class TrainingConfig:
     weight_decay: float = 0.1
     precision: str = "auto"
     seed: int = 0
+    parts: int = 1
+    held_out: int = 0
+    initial: str = ""
+    devices: int = 0
+    compile: bool = False
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         _require(self.minutes > 0, f"training.minutes {self.minutes} must be positive")
+        for name, least in (("parts", 1), ("held_out", 0), ("devices", 0)):
+            _require(getattr(self, name) >= least, f"training.{name} {getattr(self, name)} must be at least {least}")
         _require(
             self.precision in ("auto", "32-true", "bf16-mixed"),
             f"training.precision {self.precision!r} is unknown; expected one of auto, 32-true, bf16-mixed",
         )
+
+
+class StageSteps(NamedTuple):
+    """How one stage's ODE is solved: solver name, number of steps, time shift."""
+
+    solver: str
+    n_steps: int
+    shift: float
 
 
 @dataclass(frozen=True)
@@ -128,8 +204,8 @@ class SamplingConfig:
         members: Ensemble size by timescale.
         month_years: First and last year of the monthly ensemble; decades and years cover data.years.
         solver: ODE solver.
-        n_steps: Steps a stage.
-        shift: Time shift of the solver grid.
+        n_steps: Steps a stage: one number, or one for each stage, coarse to fine.
+        shift: Time shift of the solver grid: one number, or one for each stage, coarse to fine.
         batch: Most windows in one network call.
         seed: Of every member's noise.
     """
@@ -137,8 +213,8 @@ class SamplingConfig:
     members: Mapping[str, int] = field(default_factory=lambda: {"decade": 20, "year": 20, "month": 8})
     month_years: tuple[int, int] = (2015, 2099)
     solver: str = "midpoint"
-    n_steps: int = 4
-    shift: float = 1.5
+    n_steps: int | tuple[int, ...] = 4
+    shift: float | tuple[float, ...] = 1.5
     batch: int = 16
     seed: int = 0
 
@@ -154,6 +230,40 @@ class SamplingConfig:
         _require(
             self.solver in known, f"sampling.solver {self.solver!r} is unknown; expected one of {', '.join(known)}"
         )
+        _require(self.batch >= 1, f"sampling.batch {self.batch} must be at least 1")
+        n_steps = self._one_or_more("n_steps", int, "a whole number above 0, or a list of them")
+        shift = self._one_or_more("shift", float, "a number above 0, or a list of them")
+        object.__setattr__(self, "n_steps", n_steps)
+        object.__setattr__(self, "shift", shift)
+
+    def steps(self, n_stages: int) -> tuple[StageSteps, ...]:
+        """How each of so many stages is solved, coarse to fine.
+
+        Raises:
+            ValueError: If ``n_steps`` or ``shift`` lists another number of stages.
+        """
+        n_steps, shift = (self._each(name, n_stages) for name in ("n_steps", "shift"))
+        return tuple(StageSteps(self.solver, n, s) for n, s in zip(n_steps, shift, strict=True))
+
+    def _one_or_more(self, name: str, kind: type, expected: str) -> Any:
+        """The setting with lists as tuples and whole numbers as ``kind``, checked."""
+        value = getattr(self, name)
+        items = tuple(value) if isinstance(value, list | tuple) else (value,)
+        allowed = (int,) if kind is int else (int, float)
+        fine = all(isinstance(v, allowed) and not isinstance(v, bool) and 0 < v < float("inf") for v in items)
+        _require(bool(items) and fine, f"sampling.{name}: expected {expected}, found {value!r}")
+        checked = tuple(kind(v) for v in items)
+        return checked if isinstance(value, list | tuple) else checked[0]
+
+    def _each(self, name: str, n_stages: int) -> tuple[Any, ...]:
+        value = getattr(self, name)
+        if not isinstance(value, tuple):
+            return (value,) * n_stages
+        _require(
+            len(value) == n_stages,
+            f"sampling.{name} {list(value)}: {len(value)} values for {n_stages} stages; give one number, or one for each stage",
+        )
+        return value
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ class Condition:
     Attributes:
         forcings: Encoded forcings (batch, forcing, time, forcing_lat, forcing_lon).
         calendar: Absolute calendar id of each step (batch, time): month 1-12, year in decade 13-22, decade 0.
-        source: Index of the Earth system model (batch,), 0 unknown; None where there is one model only.
+        source: Number of the Earth system model (batch,), 0 where it is unknown; none where all are.
         phase: Place of the windows' first step in its parent's block; one for the batch.
     """
 

@@ -19,7 +19,13 @@ from numpy.typing import NDArray
 
 from climatesuite.errors import DataContractError
 from climatesuite.forcing.energy_balance import Calibration, EnergyBalance, calibration_of
-from climatesuite.forcing.response import ForcedResponse, annual_predictor, fit_response
+from climatesuite.forcing.response import (
+    ForcedResponse,
+    annual_predictor,
+    evaluate_lines,
+    fit_response,
+    labels_and_years,
+)
 from climatesuite.harmonise.grids import cos_weights, regrid
 
 Array = NDArray[np.float64]
@@ -75,6 +81,7 @@ class EnergyBalanceResponse:
 
     Attributes:
         balance: The fitted global means.
+        calibration: Of the Earth system model; its own aerosol is what a scenario's forcing is made with.
         lines: One line per cell and calendar month for each of them.
         departure: The common departure, in full.
         pattern_change: Other models' patterns, or None.
@@ -83,6 +90,7 @@ class EnergyBalanceResponse:
     """
 
     balance: EnergyBalance
+    calibration: Calibration
     lines: tuple[ForcedResponse, ...]
     departure: CommonDeparture
     pattern_change: PatternChange | None = None
@@ -93,6 +101,11 @@ class EnergyBalanceResponse:
     def variables(self) -> tuple[str, ...]:
         """Names of the fields, in order."""
         return self.lines[0].variables
+
+    @property
+    def calendar(self) -> str:
+        """CF calendar whose month lengths weight years and decades."""
+        return self.lines[0].calendar
 
     @property
     def size(self) -> int:
@@ -106,9 +119,29 @@ class EnergyBalanceResponse:
         """
         return replace(self, common=0.0, kappa=0.0)
 
-    def predictor(self, forcing: xr.Dataset) -> xr.DataArray:
-        """The global means of a scenario from its forcing: ``(response, year)``, K; see ``EnergyBalance.evaluate``."""
-        return self.balance.evaluate(forcing)
+    def predictor(self, forcing: xr.Dataset, years: Sequence[int] | None = None) -> xr.DataArray:
+        """The global means of a scenario from its forcing: ``(response, year)``, K; see ``EnergyBalance.evaluate``.
+
+        Args:
+            forcing: Components from 1850 on.
+            years: Keep only these. What the pattern change counts warming from is then kept as coordinate ``base (response)``.
+
+        Raises:
+            DataContractError: If the forcing breaks its contract, or does not cover the years.
+        """
+        whole = self.balance.evaluate(forcing)
+        if years is None:
+            return whole
+        last = int(whole["year"].values[-1])
+        if min(years) < whole["year"].values[0] or max(years) > last:
+            raise DataContractError(
+                f"forcing of {forcing.attrs.get('experiment_id', 'an unnamed scenario')}", f"years to {last}",
+                f"every year of {min(years)}-{max(years)}", "extend it or narrow the years",
+            )  # fmt: skip
+        kept = whole.sel(year=list(years))
+        if last < BASE_YEARS[1]:
+            return kept
+        return kept.assign_coords(base=("response", whole.sel(year=slice(*BASE_YEARS)).mean("year").values))
 
     def evaluate(
         self,
@@ -137,30 +170,31 @@ class EnergyBalanceResponse:
                 other models have no pattern of the scenario.
         """
         self._check(predictor)
-        chosen = range(self.size) if member is None else [member % self.size]
-        when = (timescale, years, decade_start)
-        parts = [self.lines[k].evaluate(predictor.isel(response=k), *when) for k in chosen]
-        total = _sum(parts, 1.0 / len(parts))
+        labels_and_years(predictor, timescale, years, decade_start, "energy-balance response")
+        chosen = list(range(self.size)) if member is None else [member % self.size]
+        share, all_years = 1.0 / len(chosen), predictor["year"].values.astype(int)
+        slopes = [self.lines[k].slope for k in chosen]
+        values = [share * predictor.values[chosen]]
         if self.common:
-            all_years = predictor["year"].values.astype(int)
-            powers = xr.DataArray(self.departure.powers(all_years), {"year": all_years}, ("power", "year"))
-            terms = [t.evaluate(powers.isel(power=p), *when) for p, t in enumerate(self.departure.terms)]
-            total = _sum([total, _sum(terms, self.common)])
-        if self.kappa and self.pattern_change is not None and GLOBAL_MEAN_OF in total:
-            mean = predictor.isel(response=list(chosen)).mean("response")
-            line = self._changed_pattern(pattern_of or predictor.attrs.get("experiment_id"))
-            change = line.evaluate(mean - _base_level(mean), *when)
-            total[GLOBAL_MEAN_OF] = total[GLOBAL_MEAN_OF] + self.kappa * change[GLOBAL_MEAN_OF].values
-        return total
+            slopes += [term.slope for term in self.departure.terms]
+            values.append(self.common * self.departure.powers(all_years))
+        if self.kappa and self.pattern_change is not None and GLOBAL_MEAN_OF in self.variables:
+            mean = predictor.isel(response=chosen)
+            slopes.append(self._changed_pattern(pattern_of or predictor.attrs.get("experiment_id")))
+            values.append(self.kappa * (mean.values.mean(0, keepdims=True) - _base_level(mean)))
+        predictors = xr.DataArray(np.concatenate(values), {"year": all_years}, ("line", "year"))
+        intercept = _sum([self.lines[k].intercept for k in chosen], share)
+        return evaluate_lines(
+            intercept, slopes, predictors, self.calendar, timescale, years, decade_start, "energy-balance response"
+        )
 
-    def _changed_pattern(self, scenario: str | None) -> ForcedResponse:
+    def _changed_pattern(self, scenario: str | None) -> xr.Dataset:
         if self.pattern_change is None or scenario is None:
             raise DataContractError(
                 "energy-balance response", "a predictor without experiment_id", "a scenario with a pattern",
                 "say pattern_of, the SSP that is closest, or set kappa to 0",
             )  # fmt: skip
-        slope = xr.Dataset({GLOBAL_MEAN_OF: self.pattern_change.of(scenario)})
-        return ForcedResponse(xr.zeros_like(slope), slope, self.lines[0].calendar, "global mean since 2015-2024")
+        return xr.Dataset({GLOBAL_MEAN_OF: self.pattern_change.of(scenario)})
 
     def _check(self, predictor: xr.DataArray) -> None:
         if predictor.dims != ("response", "year") or predictor.sizes["response"] != self.size:
@@ -209,7 +243,7 @@ def fit_energy_balance_response(
         _check_patterns(patterns, shares)
         training = sum(share * patterns.sel(experiment_id=s, drop=True) for s, share in shares.items())
         change = PatternChange(patterns, xr.DataArray(training))
-    return EnergyBalanceResponse(balance, tuple(lines), departure, change, common, kappa)
+    return EnergyBalanceResponse(balance, source, tuple(lines), departure, change, common, kappa)
 
 
 def annual_global_mean(ds: xr.Dataset) -> xr.DataArray:
@@ -268,6 +302,8 @@ def _check_patterns(patterns: xr.DataArray, wanted: Sequence[str] | Mapping[str,
 
 
 def _base_level(mean: xr.DataArray) -> float:
+    if "base" in mean.coords:
+        return float(mean["base"].mean())
     first, last = BASE_YEARS
     base = mean.sel(year=slice(first, last))
     if base.sizes["year"] != last - first + 1:
@@ -326,5 +362,5 @@ def _powers(years: NDArray[np.int64], span: tuple[int, int]) -> Array:
 
 
 def _sum(parts: Sequence[xr.Dataset], factor: float = 1.0) -> xr.Dataset:
-    """Sum of responses on the same labels, times a factor; attributes of the first."""
+    """Sum of Datasets on the same labels, times a factor; attributes of the first."""
     return parts[0].copy(data={n: factor * sum(p[n].values for p in parts) for n in map(str, parts[0].data_vars)})

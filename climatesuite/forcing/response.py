@@ -25,6 +25,11 @@ class Response(Protocol):
         """Names of the fields, in order."""
         ...
 
+    @property
+    def calendar(self) -> str:
+        """CF calendar whose month lengths weight years and decades."""
+        ...
+
     def evaluate(
         self,
         predictor: xr.DataArray,
@@ -45,12 +50,14 @@ class ForcedResponse:
         slope: The same, canonical unit per unit of the predictor.
         calendar: CF calendar whose month lengths weight years and decades.
         predictor: Name of the annual predictor (annual-mean cumulative CO2, Gt).
+        centre: Mean of the predictor in training: there the response is the training mean, whatever the predictor.
     """
 
     intercept: xr.Dataset
     slope: xr.Dataset
     calendar: str
     predictor: str = PREDICTOR
+    centre: float = 0.0
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -78,51 +85,92 @@ class ForcedResponse:
         Raises:
             DataContractError: If the predictor lacks a year that is needed.
         """
-        have = predictor.year.values.astype(int)
-        if years is None:
-            first = have[0] if decade_start is None else decade_start
-            years = range(first, have[-1] - 8, 10) if timescale == "decade" else have.tolist()
-        labels = np.asarray(list(years), dtype=int)
-        span = 10 if timescale == "decade" else 1
-        needed = (labels[:, None] + np.arange(span)).ravel()
-        missing = sorted(set(needed.tolist()) - set(have.tolist()))
-        if missing:
-            raise DataContractError(
-                f"forced response, predictor {self.predictor}",
-                f"no value for {missing[0]}" + (f" and {len(missing) - 1} more years" if missing[1:] else ""),
-                f"every year of {needed.min()}-{needed.max()}",
-                "extend the forcing file or narrow the period",
-            )
-        values = predictor.sel(year=needed).values.astype(float)
-        days = month_lengths(needed, self.calendar).astype(float)
-        if timescale == "month":
-            coords = {
-                "year": ("time", np.repeat(labels, 12)),
-                "month": ("time", np.tile(np.arange(1, 13), labels.size)),
-            }
-            fields = {v: self._months(v, values) for v in self.variables}
-        else:
-            coords = {"year": ("time", labels)}
-            fields = {v: self._means(v, values, days, span) for v in self.variables}
-        data = {
-            v: xr.Variable(("time", "lat", "lon"), field, dict(self.intercept[v].attrs)) for v, field in fields.items()
+        return evaluate_lines(
+            self.intercept, [self.slope], predictor.expand_dims("line"), self.calendar, timescale, years, decade_start,
+            f"forced response, predictor {self.predictor}",
+        )  # fmt: skip
+
+
+def evaluate_lines(
+    intercept: xr.Dataset,
+    slopes: Sequence[xr.Dataset],
+    predictors: xr.DataArray,
+    calendar: str,
+    timescale: str,
+    years: Sequence[int] | None = None,
+    decade_start: int | None = None,
+    subject: str = "forced response",
+) -> xr.Dataset:
+    """field(year, month) = intercept[month] + sum over lines of slope_i[month] x predictor_i(year), as one product of matrices.
+
+    Args:
+        intercept: One variable per field, dims (calendar_month, lat, lon).
+        slopes: The same for each predictor; a field that is absent from one is not changed by it.
+        predictors: Annual values ``(line, year)``, integer labels.
+        calendar: CF calendar whose month lengths weight years and decades.
+        timescale: As for :meth:`ForcedResponse.evaluate`, which see for what is returned.
+        years: The same.
+        decade_start: The same.
+        subject: Names the response in errors.
+
+    Raises:
+        DataContractError: If the predictors lack a year that is needed.
+    """
+    labels, needed = labels_and_years(predictors, timescale, years, decade_start, subject)
+    values = predictors.sel(year=needed).values.astype(float)
+    days = month_lengths(needed, calendar).astype(float).reshape(labels.size, -1, 12)
+    coords = {"year": ("time", labels)}
+    if timescale == "month":
+        coords = {
+            "year": ("time", np.repeat(labels, 12)),
+            "month": ("time", np.tile(np.arange(1, 13), labels.size)),
         }
-        return xr.Dataset(data, coords | {"lat": self.intercept.lat, "lon": self.intercept.lon})
+    data = {}
+    for name in map(str, intercept.data_vars):
+        used = [i for i, slope in enumerate(slopes) if name in slope]
+        a, b = intercept[name].values, np.stack([slopes[i][name].values for i in used])
+        field = _months(a, b, values[used]) if timescale == "month" else _means(a, b, values[used], days)
+        data[name] = xr.Variable(("time", "lat", "lon"), field, dict(intercept[name].attrs))
+    return xr.Dataset(data, coords | {"lat": intercept.lat, "lon": intercept.lon})
 
-    def _months(self, name: str, values: np.ndarray) -> np.ndarray:
-        """Monthly fields (12 x years, lat, lon)."""
-        a, b = self.intercept[name].values, self.slope[name].values
-        out = a[None] + b[None] * values[:, None, None, None]
-        return out.reshape(-1, *a.shape[1:])
 
-    def _means(self, name: str, values: np.ndarray, days: np.ndarray, span: int) -> np.ndarray:
-        """Day-weighted means over ``span`` years at a time, without making the months."""
-        a, b = self.intercept[name].values, self.slope[name].values
-        w = days.reshape(-1, span, 12)
-        total = w.sum((1, 2))
-        weight_a = w.sum(1) / total[:, None]
-        weight_b = (w * values.reshape(-1, span)[:, :, None]).sum(1) / total[:, None]
-        return np.tensordot(weight_a, a, 1) + np.tensordot(weight_b, b, 1)
+def labels_and_years(
+    predictor: xr.DataArray, timescale: str, years: Sequence[int] | None, decade_start: int | None, subject: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of the steps wanted, and all years that they hold, in order.
+
+    Raises:
+        DataContractError: If the predictor lacks one of these years.
+    """
+    have = predictor.year.values.astype(int)
+    if years is None:
+        first = have[0] if decade_start is None else decade_start
+        years = range(first, have[-1] - 8, 10) if timescale == "decade" else have.tolist()
+    labels = np.asarray(list(years), dtype=int)
+    needed = (labels[:, None] + np.arange(10 if timescale == "decade" else 1)).ravel()
+    missing = sorted(set(needed.tolist()) - set(have.tolist()))
+    if missing:
+        raise DataContractError(
+            subject,
+            f"no value for {missing[0]}" + (f" and {len(missing) - 1} more years" if missing[1:] else ""),
+            f"every year of {needed.min()}-{needed.max()}",
+            "extend the forcing file or narrow the period",
+        )
+    return labels, needed
+
+
+def _months(a: np.ndarray, b: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Monthly fields (12 x years, lat, lon) of an intercept (month, lat, lon) and slopes (line, month, lat, lon)."""
+    out = np.tensordot(values.T, b, 1)
+    out += a
+    return np.asarray(out.reshape(-1, *a.shape[1:]))
+
+
+def _means(a: np.ndarray, b: np.ndarray, values: np.ndarray, days: np.ndarray) -> np.ndarray:
+    """Means weighted by ``days`` (label, span, 12) over ``span`` years at a time, without making the months."""
+    total = days.sum((1, 2))[:, None]
+    weight_b = np.einsum("tsm,its->tim", days, values.reshape(len(values), *days.shape[:2])) / total[..., None]
+    return np.asarray(np.tensordot(days.sum(1) / total, a, 1) + np.tensordot(weight_b, b, 2))
 
 
 def annual_predictor(forcings: xr.Dataset, name: str = PREDICTOR) -> xr.DataArray:
@@ -199,7 +247,9 @@ def fit_response(
         intercept[name] = xr.Variable(dims, sy / n_years - b * centre, attrs)
     first = next(iter(runs.values()))
     coords = {"calendar_month": np.arange(1, 13), "lat": first.lat.values, "lon": first.lon.values}
-    return ForcedResponse(xr.Dataset(intercept, coords), xr.Dataset(slope, coords), calendars.pop())
+    return ForcedResponse(
+        xr.Dataset(intercept, coords), xr.Dataset(slope, coords), calendars.pop(), centre=float(centre)
+    )
 
 
 def _covering(predictor: xr.DataArray, years: np.ndarray, scenario: str) -> xr.DataArray:

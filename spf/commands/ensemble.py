@@ -1,13 +1,17 @@
-"""Ensembles streamed to CF NetCDF, member by member; a killed run goes on with the next member."""
+"""Ensembles streamed to CF NetCDF or Zarr, member by member, by one process or many; a killed run goes on with what is missing."""
 
 import hashlib
 import json
 import logging
+import os
+import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import netCDF4
 import numpy as np
@@ -15,8 +19,11 @@ import torch
 import xarray as xr
 from tqdm import tqdm
 
+from climatesuite import __version__
 from climatesuite.conventions import VARIABLES
-from climatesuite.export import write_cf
+from climatesuite.errors import DataContractError
+from climatesuite.export import annotate_zarr, create_zarr, write_cf, write_zarr_member
+from spf.commands.share import ALONE, PATIENCE_SECONDS, Share, wait_for
 from spf.config import SamplingConfig
 from spf.interfaces import Condition
 from spf.pyramid.windows import calendar_ids
@@ -24,8 +31,160 @@ from spf.sampling.emulator import Emulator
 from spf.sampling.solvers import CALLS_PER_STEP
 
 SECONDS = "seconds"
+KEY_ATTR, SECONDS_ATTR = "sampling_key", "sampling_seconds"
 log = logging.getLogger("spf")
 SOURCE = "climatesuite-spf: Spatiotemporal Pyramid Flows (arXiv 2512.02268) around a fitted forced response"
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """An ensemble to be drawn: from what, how, and where to. Any number of processes may draw members of it side by side.
+
+    Members that are done wait in a hidden folder beside the result: each as a file of its own, or, for Zarr, in a store
+    that gets its name when it is whole. A member is done when its ``.npz`` is there.
+
+    Attributes:
+        emulator: Trained.
+        forcings: Canonical monthly forcings of the scenario.
+        timescale: ``decade``, ``year`` or ``month``.
+        members: How many.
+        years: First and last year.
+        sampling: Solver, batch and seed.
+        out: What to make: ``.zarr`` is a Zarr store, anything else a NetCDF file.
+    """
+
+    emulator: Emulator
+    forcings: xr.Dataset
+    timescale: str
+    members: int
+    years: tuple[int, int]
+    sampling: SamplingConfig
+    out: Path
+
+    @property
+    def is_zarr(self) -> bool:
+        """Whether a Zarr store is made."""
+        return self.out.suffix == ".zarr"
+
+    @cached_property
+    def key(self) -> str:
+        """sha256 of everything that decides what is drawn."""
+        digest = hashlib.sha256()
+        for name in sorted(map(str, self.forcings.data_vars)):
+            digest.update(name.encode() + np.ascontiguousarray(self.forcings[name].values).tobytes())
+        about = [
+            __version__, self.emulator.digest, self.emulator.precision, self.timescale, self.years, self.members,
+            asdict(self.sampling), self.forcings.attrs.get("experiment_id"),
+        ]  # fmt: skip
+        digest.update(json.dumps(about, default=str, sort_keys=True).encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def parts(self) -> Path:
+        """Hidden folder of what is done."""
+        return self.out.parent / f".{self.out.stem}.{self.key[:12]}.parts"
+
+    @property
+    def store(self) -> Path:
+        """The Zarr store before it is published."""
+        return self.parts / "store.zarr"
+
+    def seconds_if_there(self) -> float | None:
+        """Seconds that drawing took, if the result is there already; otherwise None."""
+        attrs = _attrs_of(self.out)
+        return float(attrs.get(SECONDS_ATTR, 0.0)) if attrs.get(KEY_ATTR) == self.key else None
+
+    def prepare(self) -> None:
+        """Make the hidden folder, for one process before all others draw.
+
+        Raises:
+            DataContractError: If the result would replace a folder that is no ensemble, or `steps` do not fit the stages.
+        """
+        if self.out.is_dir() and not (self.is_zarr and KEY_ATTR in _attrs_of(self.out)):
+            raise DataContractError(
+                str(self.out), "a folder that is no ensemble drawn with spf", "a new name", "choose another --out"
+            )
+        for warning in self.emulator.codec.beyond_training(self.forcings):
+            log.warning("%s", warning)
+        template = self.emulator.template(self.forcings, self.timescale, self.years)
+        if not self.is_zarr:
+            self.parts.mkdir(parents=True, exist_ok=True)
+        elif not self.store.exists():
+            shutil.rmtree(self.parts, ignore_errors=True)
+            self.parts.mkdir(parents=True)
+            begun = self.parts / "begun.zarr"
+            variables, numbers = self.emulator.codec.variables, range(self.members)
+            create_zarr(begun, template, variables, numbers, self._attributes(template))
+            begun.rename(self.store)
+
+    def is_prepared(self) -> bool:
+        """Whether members can be drawn."""
+        return (self.store if self.is_zarr else self.parts).exists()
+
+    def missing(self) -> list[int]:
+        """Members that are not done."""
+        done = {path.name for path in self.parts.glob("*.npz")}
+        return [m for m in range(self.members) if f"{m}.npz" not in done]
+
+    def draw(self, members: Sequence[int], progress: bool = True) -> None:
+        """Draw those of some members that are not done; a kill loses those in work at most."""
+        missing = sorted(set(members) & set(self.missing()))
+        if not missing or self.seconds_if_there() is not None:  # another process may have published in between
+            return
+        per_member = self.emulator.windows_per_member(self.forcings, self.timescale, self.years)
+        label, total = f"sampling {self.timescale}s", len(members) * per_member
+        with tqdm(total=total, desc=label, unit="window", disable=not progress) as bar:
+            bar.update(per_member * (len(members) - len(missing)))
+            begin = time.monotonic()
+            for member, fields in self.emulator.draw(
+                self.forcings, self.timescale, missing, self.years, self.sampling.seed, self.sampling, bar.update
+            ):
+                self._keep(member, fields, begin)
+                begin = time.monotonic()
+
+    def _keep(self, member: int, fields: xr.Dataset, begin: float) -> None:
+        variables = self.emulator.codec.variables
+        arrays = {}
+        if self.is_zarr:
+            write_zarr_member(self.store, member, fields[list(variables)])
+        else:
+            arrays = {v: fields[v].values for v in variables}
+        _save(self.parts / f"{member}.npz", {**arrays, SECONDS: np.array(time.monotonic() - begin)})
+
+    def publish(self) -> float:
+        """Give the whole ensemble its name, for one process after all others; seconds of drawing and writing, of all together.
+
+        Raises:
+            DataContractError: If members are missing.
+        """
+        begin = time.monotonic()
+        missing = self.missing()
+        if missing:
+            raise DataContractError(
+                str(self.out), f"{len(missing)} of {self.members} members are missing, first {missing[0]}", "all members",
+                "draw them first",
+            )  # fmt: skip
+        spent = 0.0
+        for member in range(self.members):
+            with np.load(self.parts / f"{member}.npz") as arrays:
+                spent += float(arrays[SECONDS])
+        if self.is_zarr:
+            annotate_zarr(self.store, {SECONDS_ATTR: round(spent, 3)})
+            _replace_folder(self.store, self.out)
+        else:
+            template = self.emulator.template(self.forcings, self.timescale, self.years)
+            attrs = {**self._attributes(template), SECONDS_ATTR: round(spent, 3)}
+            write_cf(self.out, _members(self.parts, self.members, template), template, attrs)
+        self.discard()
+        return spent + time.monotonic() - begin
+
+    def discard(self) -> None:
+        """Remove the hidden folder."""
+        if self.parts.exists():  # renamed first: a process that looks meanwhile sees all of it or nothing
+            shutil.rmtree(self.parts.rename(self.parts.with_suffix(f".{uuid4().hex[:8]}")))
+
+    def _attributes(self, template: xr.Dataset) -> dict[str, Any]:
+        return {**_attributes(self.emulator, template, self.sampling), KEY_ATTR: self.key}
 
 
 def write_ensemble(
@@ -37,10 +196,13 @@ def write_ensemble(
     sampling: SamplingConfig,
     out: Path,
     progress: bool = True,
+    share: Share = ALONE,
+    patience: float = PATIENCE_SECONDS,
 ) -> float:
-    """Draw an ensemble and write it to ``out``.
+    """Draw an ensemble and write it to ``out``; memory does not grow with the number of members.
 
-    Finished members wait in a hidden folder beside it, so that a killed run loses one member at most.
+    What is done is kept, so that a killed run loses one member at most. A result drawn from the same checkpoint, forcings
+    and settings stays as it is.
 
     Args:
         emulator: Trained.
@@ -49,46 +211,49 @@ def write_ensemble(
         members: How many.
         years: First and last year.
         sampling: Solver, batch and seed.
-        out: NetCDF file to make.
+        out: NetCDF file, or with the suffix ``.zarr`` Zarr store, to make.
         progress: Whether to show a bar.
+        share: Which of several processes with the same arguments this is; each draws its members, the first one publishes.
+        patience: Seconds without a new member after which the first process gives up waiting for the others, and these
+            for it.
 
     Returns:
-        Seconds that drawing and writing took, over all interruptions.
+        Seconds that drawing and writing took, over all interruptions and processes; for processes other than the first 0.
+
+    Raises:
+        DataContractError: If other processes do not deliver, or a folder stands where the result should be.
     """
-    key = json.dumps(
-        [emulator.digest, emulator.precision, timescale, years, asdict(sampling)], default=str, sort_keys=True
-    )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    parts = out.parent / f".{out.stem}.{hashlib.sha256(key.encode()).hexdigest()[:12]}.parts"
-    for warning in emulator.codec.beyond_training(forcings):
-        log.warning("%s", warning)
-    template = emulator.template(forcings, timescale, years)
-    per_member = emulator.windows_per_member(forcings, timescale, years, sampling)
-    parts.mkdir(exist_ok=True)
-    with tqdm(total=members * per_member, desc=f"sampling {timescale}s", unit="window", disable=not progress) as bar:
-        missing = [m for m in range(members) if not (parts / f"{m}.npz").exists()]
-        bar.update(per_member * (members - len(missing)))
-        begin = time.monotonic()
-        for member, fields in emulator.draw(forcings, timescale, missing, years, sampling.seed, sampling, bar.update):
-            arrays = {v: fields[v].values for v in emulator.codec.variables}
-            _save(parts / f"{member}.npz", {**arrays, SECONDS: np.array(time.monotonic() - begin)})
-            begin = time.monotonic()
-    begin = time.monotonic()
-    attrs = _attributes(emulator, template, sampling)
-    write_cf(out, _members(parts, members, template), template, attrs)
-    spent = time.monotonic() - begin
-    for part in parts.iterdir():
-        with np.load(part) as arrays:
-            spent += float(arrays[SECONDS])
-        part.unlink()
-    parts.rmdir()
-    return spent
+    ensemble = Ensemble(emulator, forcings, timescale, members, years, sampling, out)
+    sampling.steps(
+        len(emulator.backbone.spec.path(timescale))
+    )  # refuses lists that do not fit, before anything is made
+    seconds = ensemble.seconds_if_there()
+    if seconds is not None:
+        if share.rank == 0:
+            log.info("%s is there already, drawn from the same checkpoint, forcings and settings", out)
+            ensemble.discard()
+        return seconds if share.rank == 0 else 0.0
+    if share.rank > 0:
+
+        def begun() -> list[str]:
+            ready = ensemble.is_prepared() or ensemble.seconds_if_there() is not None
+            return [] if ready else ["the beginning of it"]
+
+        wait_for(begun, str(out), patience)
+        ensemble.draw(share.of(range(members)), progress=False)
+        return 0.0
+    ensemble.prepare()
+    ensemble.draw(share.of(range(members)), progress)
+    wait_for(lambda: [f"member {m}" for m in ensemble.missing()], str(out), patience)
+    return ensemble.publish()
 
 
 def drawn_by(path: Path) -> str | None:
-    """Digest of the checkpoint that drew an ensemble file; None if there is no such file."""
+    """Digest of the checkpoint that drew an ensemble; None if there is no such file."""
     if not path.exists():
         return None
+    if path.is_dir():
+        return str(_attrs_of(path)["checkpoint_sha256"])
     with netCDF4.Dataset(path) as file:
         return str(file.checkpoint_sha256)
 
@@ -103,22 +268,47 @@ def predict_minutes(
 ) -> float:
     """Minutes that sampling will take, from one timed network call a stage."""
     total = 0.0
-    for stage, windows, shape, condition in emulator.calls(forcings, timescale, years, sampling):
-        n = min(sampling.batch, windows)
-        x, known = torch.zeros(n, *shape), condition.chosen(torch.zeros(n, dtype=torch.long))
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, emulator.precision == "bf16-mixed"):
+    device = next(emulator.backbone.parameters()).device
+    shapes = emulator.shapes(forcings, timescale, years)
+    for (stage, windows, shape), how in zip(shapes, sampling.steps(len(shapes)), strict=True):
+        n = min(sampling.batch, len(windows.starts))
+        x, ids = torch.zeros(n, *shape, device=device), calendar_ids(stage.timescale, windows.length).expand(n, -1)
+        forcing = torch.zeros(n, *emulator.forcing_shape(windows.length), device=device)
+        condition, t = Condition(forcing, ids.to(device)), torch.full((n,), 0.5, device=device)
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, emulator.precision == "bf16-mixed"):
             for _ in range(2):
                 begin = time.monotonic()
-                emulator.backbone.velocity(x, torch.full((n,), 0.5), stage, known)
-        total += (time.monotonic() - begin) * members * windows / n
+                emulator.backbone.velocity(x, t, stage, condition).cpu()  # waits for the accelerator
+        calls = how.n_steps * CALLS_PER_STEP[how.solver]
+        total += (time.monotonic() - begin) * calls * members * len(windows.starts) / n
     return total / 60
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")
     with part.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
     part.replace(path)
+
+
+def _attrs_of(path: Path) -> dict[str, Any]:
+    """Global attributes of an ensemble; none if there is nothing, or something else."""
+    try:
+        if path.is_dir():
+            return dict(json.loads((path / "zarr.json").read_text()).get("attributes", {}))
+        with netCDF4.Dataset(path) as file:
+            return {name: file.getncattr(name) for name in file.ncattrs()}
+    except OSError:
+        return {}
+
+
+def _replace_folder(new: Path, out: Path) -> None:
+    """Give a folder a name that an older ensemble may have; the older one is gone only when the new one is there."""
+    old = out.with_name(f".{out.name}.{uuid4().hex[:8]}")
+    if out.exists():
+        out.rename(old)
+    new.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _members(parts: Path, members: int, template: xr.Dataset) -> Iterator[tuple[int, xr.Dataset]]:
@@ -144,8 +334,12 @@ def _attributes(emulator: Emulator, template: xr.Dataset, sampling: SamplingConf
         "training_sources": {"source_id": known["source_id"], "members": known["training_members"]},
         "checkpoint_sha256": emulator.digest,
         "seed": sampling.seed,
-        "solver": f"{sampling.solver}, {sampling.n_steps} steps a stage, shift {sampling.shift}",
+        "solver": f"{sampling.solver}, {_words(sampling.n_steps)} steps a stage, shift {_words(sampling.shift)}",
         "precision": emulator.precision,
         "comment": "Windows are drawn independently given their parents: persistence across their borders is not represented. "
         "Negative precipitation is set to zero.",
     }
+
+
+def _words(value: float | tuple[float, ...]) -> str:
+    return " + ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,7 +1,10 @@
 """A checkpoint in words."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from climatesuite.forcing.plain import CO2
 from spf import checkpoint
 
 
@@ -15,14 +18,15 @@ def describe(path: Path) -> str:
     content = checkpoint.load(path)
     config, codec, known = content["config"], content["codec"], content["provenance"]
     lat, lon = codec["grid"]["lat"], codec["grid"]["lon"]
-    how = known["training"]
+    how, units = known["training"], codec["response"]["units"]
     members = ", ".join(f"{e} ({len(m)} members)" for e, m in known["training_members"].items())
     facts = {
         "emulates": f"{known['source_id']}: {', '.join(codec['scales'])}; decade, year, month",
         "grid": f"{len(lat)} x {len(lon)}",
         "trained on": f"{members}, {known['training_years'][0]}-{known['training_years'][1]}",
         "forcings": ", ".join(codec["forcing_mean"]),
-        "departure scale": ", ".join(f"{v} {s:.4g} {codec['units'][v]}" for v, s in codec["scales"].items()),
+        "forced response": _response(codec["response"]),
+        "departure scale": ", ".join(f"{v} {s:.4g} {units[v]}" for v, s in codec["scales"].items()),
         "network": f"{known['parameters']:,} parameters, {config['network']}",
         "training": f"{how['steps']} steps, {how['seconds']} s, {how['precision']}, seed {known['seed']}",
         "hardware": known["hardware"],
@@ -31,3 +35,16 @@ def describe(path: Path) -> str:
         "sha256": checkpoint.sha256(path),
     }
     return "\n".join(f"{name:20s} {value}" for name, value in facts.items())
+
+
+def _response(data: Mapping[str, Any]) -> str:
+    """Which forced response, and which of its terms."""
+    if data["kind"] == CO2:
+        return f"one line on {data['lines']['predictors'][0]}"
+    source, change = data["calibration"], data["pattern_change"]
+    sets = ", ".join(layers["name"] for layers in source["sets"])
+    terms = [f"common departure x {data['common']:g}"] if data["common"] else []
+    if change is not None and data["kappa"]:
+        terms.append(f"patterns of other models x {data['kappa']:g} for {', '.join(change['experiment_id'])}")
+    beside = "; ".join(terms) or "no other terms"
+    return f"energy balance of {source['source_id']}, {len(data['global_means'])} global means ({sets}); {beside}"

@@ -1,15 +1,13 @@
-"""What the verbs do: run, train, sample."""
+"""What the verbs do: run, train."""
 
 import logging
 import time
 from pathlib import Path
 
-from spf.commands.ensemble import predict_minutes, write_ensemble
 from spf.commands.outcome import judge, report, score
 from spf.commands.steps import hardware, ingest, sample, train
 from spf.commands.workspace import open_workspace
-from spf.config import SamplingConfig, load_config
-from spf.sampling.emulator import Emulator
+from spf.config import load_config
 
 log = logging.getLogger("spf")
 
@@ -49,27 +47,4 @@ def train_only(experiment: Path, folder: Path | None) -> int:
     ingest(work)
     train(work)
     print(work.checkpoint)
-    return 0
-
-
-def sample_file(
-    checkpoint: Path,
-    forcings: Path,
-    timescale: str,
-    members: int,
-    years: tuple[int, int] | None,
-    seed: int,
-    steps: int,
-    out: Path,
-) -> int:
-    """An ensemble from a checkpoint and a forcing file."""
-    emulator = Emulator.load(checkpoint)
-    drivers = emulator.open_forcings(forcings)
-    covered = years or (int(drivers.year.values[0]), int(drivers.year.values[-1]))
-    how = SamplingConfig(n_steps=steps, seed=seed)
-    minutes = predict_minutes(emulator, drivers, timescale, members, covered, how)
-    log.info("sampling %d members, timescale %s (predicted %.1f minutes)", members, timescale, minutes)
-    seconds = write_ensemble(emulator, drivers, timescale, members, covered, how, out)
-    log.info("took %.1f minutes", seconds / 60)
-    print(out)
     return 0

@@ -13,11 +13,13 @@ import xarray as xr
 from climatesuite import __version__
 from climatesuite.archive.synthetic import write_archive
 from climatesuite.build import build
+from climatesuite.forcing.energy_response import open_patterns
 from climatesuite.store.open import only, open_run
 from climatesuite.store.provenance import read_provenance
 from spf.codec import FieldCodec
 from spf.commands.ensemble import drawn_by, predict_minutes, write_ensemble
 from spf.commands.workspace import Workspace
+from spf.config import expand
 from spf.learning.data import open_training_runs
 from spf.learning.learn import learn
 from spf.sampling.emulator import Emulator
@@ -62,7 +64,11 @@ def train(work: Workspace) -> None:
     scenarios = {e: work.scenario(e, m) for e, m in config.data.train.items()}
     first = next(iter(scenarios.values()))
     config.pyramid.check_grid(first.sizes["lat"], first.sizes["lon"])
-    codec = FieldCodec.fit(scenarios, config.data.variables, config.data.forcings, config.pyramid.pooling[0])
+    data = config.data
+    patterns = open_patterns(expand(data.patterns), first) if data.patterns else None
+    codec = FieldCodec.fit(
+        scenarios, data.variables, data.forcings, config.pyramid.pooling[0], data.response, patterns
+    )  # fmt: skip
     learn(config, codec, open_training_runs(scenarios, codec), provenance(work, scenarios), work.folder, work.progress)
 
 

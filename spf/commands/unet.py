@@ -1,10 +1,10 @@
-"""The deterministic baseline: a UNet from a year's forcing maps to the year's fields, scored like any ensemble (of one)."""
+"""Deterministic baselines: a UNet or a ClimaX-like transformer from a year's forcing maps to its fields, scored as one member."""
 
 import json
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import netCDF4
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
+from torch import Tensor, nn
 
 from climatesuite.conventions import VARIABLES
 from climatesuite.errors import DataContractError
@@ -26,28 +26,85 @@ from spf.commands.workspace import Workspace, open_workspace
 from spf.config import load_config, to_dict
 from spf.learning.regression import Pairs, Regression, fit_regression, predict
 from spf.network.backbone import count_parameters
+from spf.network.climax import ClimaX
 from spf.network.unet import UNet, check_grid
 
 log = logging.getLogger("spf")
-MODEL = "UNet (deterministic)"
-FILES = {"year": "unet_yearly.nc", "decade": "unet_decadal.nc"}
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Size of the network."""
+class Architecture:
+    """A network from maps to maps, and what its files say of it.
 
-    width: int = 16
-    levels: int = 3
-    dropout: float = 0.0
+    Attributes:
+        name: Of the command; files are ``<name>_yearly.nc`` and ``<name>_decadal.nc``.
+        model: Name in tables.
+        description: Completes "climatesuite-spf: ... from a year's forcing maps to its fields".
+        reference: Where it is described.
+        size: Keyword arguments of the network.
+        learning_rate: Peak of the schedule.
+        make: Builds it untrained; refuses a grid that it does not fit.
+    """
+
+    name: str
+    model: str
+    description: str
+    reference: str
+    size: Mapping[str, int | float]
+    learning_rate: float
+    make: "Callable[[YearCodec, Mapping[str, Any]], nn.Module]"
+
+    def files(self, folder: Path) -> dict[str, Path]:
+        """Files by timescale."""
+        return {"year": folder / f"{self.name}_yearly.nc", "decade": folder / f"{self.name}_decadal.nc"}
+
+
+def _make_unet(codec: "YearCodec", size: Mapping[str, Any]) -> UNet:
+    check_grid(len(codec.grid.lat), len(codec.grid.lon), size["levels"])
+    return UNet(codec.n_inputs, len(codec.variables), **size)
+
+
+def _make_climax(codec: "YearCodec", size: Mapping[str, Any]) -> ClimaX:
+    return ClimaX(codec.n_inputs, len(codec.variables), codec.grid.lat, codec.grid.lon, **size)
+
+
+UNET = Architecture(
+    "unet", "UNet (deterministic)", "a UNet", "https://arxiv.org/abs/1505.04597",
+    {"width": 16, "levels": 3, "dropout": 0.0}, 3e-3, _make_unet,
+)  # fmt: skip
+CLIMAX = Architecture(
+    "climax", "ClimaX-like (deterministic)", "a vision transformer in the manner of ClimaX, not pretrained,",
+    "https://arxiv.org/abs/2301.10343",
+    {"width": 128, "depth": 4, "heads": 4, "patch": 4, "dropout": 0.0}, 5e-4, _make_climax,
+)  # fmt: skip
 
 
 def unet(
     experiment: Path, folder: Path | None, minutes: float = 5.0, seed: int = 0, max_steps: int | None = None
 ) -> tuple[Path, ...]:
+    """The UNet; see `deterministic`."""
+    return deterministic(UNET, experiment, folder, minutes, seed, max_steps)
+
+
+def climax(
+    experiment: Path, folder: Path | None, minutes: float = 5.0, seed: int = 0, max_steps: int | None = None
+) -> tuple[Path, ...]:
+    """The ClimaX-like transformer; see `deterministic`."""
+    return deterministic(CLIMAX, experiment, folder, minutes, seed, max_steps)
+
+
+def deterministic(
+    architecture: Architecture,
+    experiment: Path,
+    folder: Path | None,
+    minutes: float = 5.0,
+    seed: int = 0,
+    max_steps: int | None = None,
+) -> tuple[Path, ...]:
     """Train on the yearly fields of the training scenarios, predict the test scenario, write years and decades.
 
     Args:
+        architecture: The network.
         experiment: A YAML file; archive, members, variables, forcings and years are taken from it.
         folder: Of the experiment; a store that is there is used.
         minutes: Wall time of training, half of it for the search of the step to stop at; the fit that is kept then takes no
@@ -64,16 +121,17 @@ def unet(
     """
     config = load_config(experiment)
     work = open_workspace(config, folder or Path("runs") / config.name)
-    how = Regression(minutes=minutes, seed=seed) if max_steps is None else Regression(minutes, max_steps, seed=seed)
+    how = Regression(minutes, learning_rate=architecture.learning_rate, seed=seed)
+    how = how if max_steps is None else replace(how, max_steps=max_steps)
     settings = json.dumps(
-        {"data": to_dict(config)["data"], "network": asdict(Shape()), "regression": asdict(how)}, sort_keys=True
+        {"data": to_dict(config)["data"], "network": dict(architecture.size), "regression": asdict(how)}, sort_keys=True
     )
-    files = {timescale: work.folder / name for timescale, name in FILES.items()}
+    files = architecture.files(work.folder)
     if _are_there(files, settings):
         log.info("predictions with these settings are there")
     else:
         ingest(work)
-        _fit_and_write(work, how, files, settings)
+        _fit_and_write(architecture, work, how, files, settings)
     return tuple(files.values())
 
 
@@ -91,28 +149,33 @@ def hold_out(members: Mapping[str, Sequence[str]]) -> tuple[dict[str, list[str]]
     return {e: [m for m in found if m not in held.get(e, ())] for e, found in members.items()}, held
 
 
-def _fit_and_write(work: Workspace, how: Regression, files: Mapping[str, Path], settings: str) -> None:
+def _fit_and_write(
+    architecture: Architecture, work: Workspace, how: Regression, files: Mapping[str, Path], settings: str
+) -> None:
     data = work.config.data
     scenarios = {e: _yearly(work, e).sel(member=list(m)).load() for e, m in data.train.items()}
-    first = next(iter(scenarios.values()))
-    check_grid(first.sizes["lat"], first.sizes["lon"], Shape().levels)
     codec = YearCodec.fit(scenarios, data.variables, data.forcings)
     log.info("training (predicted %.1f minutes at most)", how.minutes)
-    network, facts = train(codec, scenarios, how, work.progress)
+    network, facts = train(architecture, codec, scenarios, how, work.progress)
     forcings = only(_yearly(work, work.test_scenario()), data.forcings).load()
     begin = time.monotonic()
     fields = codec.fields(predict(network, codec.inputs(forcings)), forcings)
-    attrs = _attributes(work, scenarios, facts, time.monotonic() - begin, settings)
+    attrs = _attributes(architecture, work, scenarios, facts, time.monotonic() - begin, settings)
     for timescale, ds in (("decade", to_decade(fields, data.decade_start)), ("year", fields)):
         write_cf(files[timescale], [(0, ds)], ds, attrs)
 
 
 def train(
-    codec: "YearCodec", scenarios: Mapping[str, xr.Dataset], how: Regression, progress: bool = False
-) -> tuple[UNet, dict[str, Any]]:
+    architecture: Architecture,
+    codec: "YearCodec",
+    scenarios: Mapping[str, xr.Dataset],
+    how: Regression,
+    progress: bool = False,
+) -> tuple[nn.Module, dict[str, Any]]:
     """Fit twice: without one member to find the step at which its error is least, then on all members up to that step.
 
     Args:
+        architecture: The network.
         codec: Fitted on these scenarios.
         scenarios: Yearly Datasets with members and forcings.
         how: Budget of both fits together; time ends the first only, so that the second is a matter of steps.
@@ -120,6 +183,9 @@ def train(
 
     Returns:
         The network, and how the training went.
+
+    Raises:
+        ValueError: If the grid does not fit the network.
     """
     members = {e: [str(m) for m in ds.member.values] for e, ds in scenarios.items()}
     kept, held = hold_out(members)
@@ -127,18 +193,18 @@ def train(
     if held:
         search = replace(how, minutes=how.minutes / 2)
         stop = codec.pairs(scenarios, held)
-        found = fit_regression(_network(codec, how.seed), codec.pairs(scenarios, kept), rows, search, stop, progress)
+        pairs = codec.pairs(scenarios, kept)
+        found = fit_regression(_network(architecture, codec, how.seed), pairs, rows, search, stop, progress)
         how = replace(how, minutes=math.inf, max_steps=found["steps"], stop_step=found["kept_step"])
         facts = {"held_out_to_stop": held, "search": found}
-    network = _network(codec, how.seed)
+    network = _network(architecture, codec, how.seed)
     facts |= {"final": fit_regression(network, codec.pairs(scenarios, members), rows, how, None, progress)}
     return network, facts | {"parameters": count_parameters(network), "seed": how.seed}
 
 
-def _network(codec: "YearCodec", seed: int) -> UNet:
+def _network(architecture: Architecture, codec: "YearCodec", seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    size = Shape()
-    return UNet(codec.n_inputs, len(codec.variables), size.width, size.levels, size.dropout)
+    return architecture.make(codec, architecture.size)
 
 
 def _yearly(work: Workspace, scenario: str) -> xr.Dataset:
@@ -164,15 +230,20 @@ def _are_there(files: Mapping[str, Path], settings: str) -> bool:
 
 
 def _attributes(
-    work: Workspace, scenarios: Mapping[str, xr.Dataset], facts: Mapping[str, Any], seconds: float, settings: str
+    architecture: Architecture,
+    work: Workspace,
+    scenarios: Mapping[str, xr.Dataset],
+    facts: Mapping[str, Any],
+    seconds: float,
+    settings: str,
 ) -> dict[str, Any]:
     known = provenance(work, dict(scenarios))
     return {
         "title": f"Deterministic prediction of {known['source_id']} under {work.test_scenario()}",
         "institution": "made with climatesuite-spf",
-        "source": "climatesuite-spf: a UNet from a year's forcing maps to its fields, least squares",
-        "references": "https://arxiv.org/abs/1505.04597",
-        "model": MODEL,
+        "source": f"climatesuite-spf: {architecture.description} from a year's forcing maps to its fields, least squares",
+        "references": architecture.reference,
+        "model": architecture.model,
         "license": known["license"],
         "training_sources": {"source_id": known["source_id"], "members": known["training_members"]},
         "training": {k: v for k, v in facts.items() if k not in ("parameters", "seed")},

@@ -143,7 +143,7 @@ class Departures:
         """(var, month, lat, lon) of ``years`` years."""
         begin = 12 * (first_year - int(self.fields.year.values[0]))
         window = self.fields.isel(time=slice(begin, begin + 12 * years))
-        forced = self.codec.forced(self.predictor, "month", list(range(first_year, first_year + years)))
+        forced = self.codec.forced_in_training(self.predictor, "month", list(range(first_year, first_year + years)))
         return self.codec.encode(window, forced)
 
 
@@ -250,7 +250,7 @@ class WindowStream(IterableDataset[Batch]):
     Args:
         runs: Training runs.
         windows: Builds windows.
-        patch: Cells along an edge of a token.
+        patches: Cells along an edge of a token of each stage.
         tokens_per_step: Field tokens in a batch, about.
         seed: Of everything drawn.
         start_step: First batch.
@@ -261,14 +261,14 @@ class WindowStream(IterableDataset[Batch]):
         self,
         runs: Sequence[TrainingRun],
         windows: Windows,
-        patch: int,
+        patches: Sequence[int],
         tokens_per_step: int,
         seed: int,
         start_step: int = 0,
         rank: int = 0,
     ) -> None:
         super().__init__()
-        self.runs, self.windows, self.patch = tuple(runs), windows, patch
+        self.runs, self.windows, self.patches = tuple(runs), windows, tuple(patches)
         self.tokens_per_step, self.seed, self.start_step, self.rank = tokens_per_step, seed, start_step, rank
 
     def __iter__(self) -> Iterator[Batch]:
@@ -309,5 +309,6 @@ class WindowStream(IterableDataset[Batch]):
 
     def _batch_size(self, stage: Stage, length: int) -> int:
         lat, lon = self.runs[0].years.shape[-2:]
-        tokens = length * (lat // stage.pooling // self.patch) * (lon // stage.pooling // self.patch)
+        edge = stage.pooling * self.patches[stage.index]
+        tokens = length * (lat // edge) * (lon // edge)
         return max(1, min(LARGEST_BATCH[stage.timescale], self.tokens_per_step // tokens))

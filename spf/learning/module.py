@@ -1,6 +1,7 @@
-"""The Lightning module: flow-matching loss on one stage's windows, AdamW on a schedule that follows the budget."""
+"""The Lightning module: flow-matching loss on stages' windows, AdamW on a schedule that follows the budget."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -13,6 +14,7 @@ from spf.learning.data import Batch
 from spf.learning.ema import MovingAverage
 from spf.network.backbone import Backbone
 from spf.pyramid.operators import pool_rows
+from spf.pyramid.spec import Stage
 
 
 def schedule(fraction: float, step: int, warmup_steps: int, floor: float = 0.02) -> float:
@@ -22,8 +24,25 @@ def schedule(fraction: float, step: int, warmup_steps: int, floor: float = 0.02)
     return rise * fall
 
 
+def condition_of(batch: Batch) -> Condition:
+    """What the windows of a batch are conditioned on."""
+    return Condition(batch.forcings, batch.calendar, batch.source, batch.phase)
+
+
+def weighted_error(predicted: Tensor, target: Tensor, rows: Tensor) -> Tensor:
+    """Area-weighted mean squared error of (batch, var, time, lat, lon), rows (lat,) weighing by area."""
+    weights = (rows / rows.mean()).reshape(1, 1, 1, -1, 1)
+    return ((predicted - target).square() * weights).mean()
+
+
+def mean_over_samples(losses: Sequence[Tensor], batches: Sequence[Batch]) -> Tensor:
+    """Mean of the losses of some batches, weighted by their numbers of windows."""
+    sizes = [len(batch.t) for batch in batches]
+    return torch.stack([loss * size for loss, size in zip(losses, sizes, strict=True)]).sum() / sum(sizes)
+
+
 class FlowModule(L.LightningModule):
-    """Trains a backbone; ``spent`` (fraction of the budget) is kept up to date by the budget callback.
+    """Trains a backbone; ``elapsed`` (seconds) and ``spent`` (fraction of the budget) are kept up to date by the clock.
 
     Args:
         backbone: The network.
@@ -37,24 +56,38 @@ class FlowModule(L.LightningModule):
         self.stages = backbone.spec.stages()
         self.weights = {s.pooling: pool_rows(row_weights, s.pooling) for s in self.stages.values()}
         self.average = MovingAverage(backbone)
-        self.spent = 0.0
-        self.last: tuple[str, float] = ("", math.nan)
+        self.elapsed, self.spent, self.tokens = 0.0, 0.0, 0
+        self.last: list[tuple[str, float]] = []
+        if config.compile:
+            for (
+                block
+            ) in backbone.blocks:  # one graph serves all blocks and stages, whatever their tokens; names stay the same
+                block.compile(dynamic=True)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Area-weighted mean squared error of the path target, which noise enters with weight -1 at every stage."""
-        stage = self.stages[batch.stage]
-        predicted = self.backbone(
-            batch.x_t, batch.t, stage, Condition(batch.forcings, batch.calendar, batch.source, batch.phase)
-        )
-        rows = self.weights[stage.pooling].to(predicted)
-        weights = (rows / rows.mean()).reshape(1, 1, 1, -1, 1)
-        loss = ((predicted - batch.target).square() * weights).mean()
-        if not torch.isfinite(loss):
-            raise ValueError(
-                f"training step {self.global_step}: the loss at stage {batch.stage} is not finite; lower the learning rate"
-            )
-        self.last = (batch.stage, float(loss.detach()))
-        return loss
+    def training_step(self, batch: Batch | Sequence[Batch], batch_idx: int) -> Tensor:
+        """Mean squared error of the path target, which noise enters with weight -1 at every stage; a mean over windows."""
+        parts = [batch] if isinstance(batch, Batch) else list(batch)
+        answers = self.backbone.packed([self.arguments(part) for part in parts])
+        losses = [self.loss(part, predicted) for part, predicted in zip(parts, answers, strict=True)]
+        for part, loss in zip(parts, losses, strict=True):
+            if not torch.isfinite(loss):
+                raise ValueError(
+                    f"training step {self.global_step}: the loss at stage {part.stage} is not finite; lower the learning rate"
+                )
+        self.last = [(part.stage, float(loss.detach())) for part, loss in zip(parts, losses, strict=True)]
+        self.tokens += sum(part.x_t[:, 0].numel() // self._cells_per_token(part) for part in parts)
+        return mean_over_samples(losses, parts)
+
+    def _cells_per_token(self, batch: Batch) -> int:
+        return self.backbone.patches[self.stages[batch.stage].index] ** 2
+
+    def loss(self, batch: Batch, predicted: Tensor) -> Tensor:
+        """Area-weighted mean squared error of a prediction of the batch's target."""
+        return weighted_error(predicted, batch.target, self.weights[self.stages[batch.stage].pooling].to(predicted))
+
+    def arguments(self, batch: Batch) -> tuple[Tensor, Tensor, Stage, Condition]:
+        """What the backbone is called with for a batch: state, flow time, stage, condition."""
+        return batch.x_t, batch.t, self.stages[batch.stage], condition_of(batch)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW without weight decay on biases, norms and embeddings' scales."""
@@ -66,7 +99,7 @@ class FlowModule(L.LightningModule):
         ]
         return torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=(0.9, 0.95))
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Batch | Sequence[Batch], batch_idx: int) -> None:
         """Set the learning rate for this step."""
         rate = self.config.learning_rate * schedule(self.spent, self.global_step, self.config.warmup_steps)
         optimizer = self.optimizers()

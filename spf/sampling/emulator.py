@@ -81,7 +81,7 @@ class Emulator:
             DataContractError: If the file or a forcing that the emulator was trained with is missing.
         """
         grid = xr.Dataset(coords=self.codec.grid.coords())
-        return open_forcings(path, self.codec.forcings, grid=grid, calendar=self.codec.response.calendar).load()
+        return open_forcings(path, self.codec.forcings, grid=grid, calendar=self.codec.calendar).load()
 
     def sample(
         self,
@@ -149,7 +149,7 @@ class Emulator:
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, self.precision == "bf16-mixed"):
                 drawn = cascade(
                     spec, timescale, plan.segments, self.backbone.velocity, SeededNoise(seed), condition, chosen, shape,
-                    steps_of(how, len(path)), how.batch, device=device, on_step=on_step,
+                    how.steps(len(path)), how.batch, device=device, on_step=on_step,
                 ).float().cpu()  # fmt: skip
             for member, x in zip(chosen, drawn, strict=True):
                 kept = x.unflatten(1, (-1, gain.shape[1]))[:, plan.keep] * gain[:, None]
@@ -187,7 +187,7 @@ class Emulator:
     def template(self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None = None) -> xr.Dataset:
         """Coordinates and attributes of the ensemble, without fields."""
         _, plan = self._prepare(forcings, timescale, years, SamplingConfig())
-        calendar = self.codec.response.calendar
+        calendar = self.codec.calendar
         coords: dict[str, Any] = dict(time_coords(plan.labels, timescale, calendar))
         attrs = {k: forcings.attrs[k] for k in ("experiment_id",) if k in forcings.attrs}
         attrs |= {k: str(self.provenance[k]) for k in ("source_id", "license") if k in self.provenance}
@@ -212,11 +212,11 @@ class Emulator:
                 f"{wanted[0]}-{wanted[1]} inside them",
                 "extend the file or narrow --years",
             )
-        if forcings.attrs.get("calendar", self.codec.response.calendar) != self.codec.response.calendar:
+        if forcings.attrs.get("calendar", self.codec.calendar) != self.codec.calendar:
             raise DataContractError(
                 scenario,
                 f"calendar {forcings.attrs['calendar']}",
-                self.codec.response.calendar,
+                self.codec.calendar,
                 "open them in that calendar",
             )
         calls = calls_of(how, len(self.backbone.spec.path(timescale)))
@@ -250,14 +250,9 @@ class Conditions:
         return Condition(torch.stack(forcings).to(self.device), torch.stack(ids).to(self.device), phase=phase)
 
 
-def steps_of(how: SamplingConfig, n_stages: int) -> list[Steps]:
-    """How each stage is solved."""
-    return [Steps(how.solver, how.n_steps, how.shift)] * n_stages
-
-
 def calls_of(how: SamplingConfig, n_stages: int) -> list[int]:
     """Network calls of each stage."""
-    return [s.n_steps * CALLS_PER_STEP[s.solver] for s in steps_of(how, n_stages)]
+    return [s.n_steps * CALLS_PER_STEP[s.solver] for s in how.steps(n_stages)]
 
 
 def make_backbone(content: dict[str, Any]) -> Backbone:

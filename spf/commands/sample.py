@@ -1,0 +1,82 @@
+"""The verb sample: ensembles of any number of scenarios from a checkpoint, by one process or the share of one of many."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from climatesuite.errors import DataContractError
+from spf.commands.ensemble import predict_minutes, write_ensemble
+from spf.commands.share import PATIENCE_SECONDS, Share
+from spf.commands.spread import open_emulator
+from spf.config import SamplingConfig
+
+log = logging.getLogger("spf")
+SCENARIO = "{scenario}"
+
+
+def sample_files(
+    checkpoint: Path,
+    forcings: Sequence[Path],
+    timescale: str,
+    members: int,
+    years: tuple[int, int] | None,
+    how: SamplingConfig,
+    out: Path,
+    precision: str = "",
+    patience: float = PATIENCE_SECONDS,
+) -> list[Path]:
+    """An ensemble from a checkpoint for every forcing file; under torchrun the processes share the members.
+
+    Args:
+        checkpoint: ``emulator.pt`` of a run.
+        forcings: Forcing files, one a scenario.
+        timescale: ``decade``, ``year`` or ``month``.
+        members: How many, of each scenario.
+        years: First and last year; None for all that a file covers.
+        how: Solver, batch and seed.
+        out: NetCDF file or Zarr store, or what `targets` makes of it for several scenarios.
+        precision: Of the network; empty takes that of its training.
+        patience: Seconds that processes wait for each other without anything new.
+
+    Returns:
+        The files made, by the first process.
+    """
+    share, files = Share.from_environment(), targets(out, forcings)
+    emulator = open_emulator(checkpoint, precision)
+    emulator.backbone.to(share.device())
+    for source, file in zip(forcings, files, strict=True):
+        drivers = emulator.open_forcings(source)
+        covered = years or (int(drivers.year.values[0]), int(drivers.year.values[-1]))
+        among = f" in {share.world} processes" if share.world > 1 else ""
+        if share.rank == 0:
+            own = len(share.of(range(members)))
+            minutes = predict_minutes(emulator, drivers, timescale, own, covered, how)
+            log.info("sampling %d members, timescale %s%s (predicted %.1f minutes)", members, timescale, among, minutes)
+        seconds = write_ensemble(
+            emulator, drivers, timescale, members, covered, how, file, share=share, patience=patience
+        )
+        if share.rank == 0:
+            log.info("took %.1f minutes%s", seconds / 60, " of all processes together" if among else "")
+    return files if share.rank == 0 else []
+
+
+def targets(out: Path, forcings: Sequence[Path]) -> list[Path]:
+    """The file of each scenario.
+
+    Args:
+        out: A file or store for one scenario; a folder, which gets ``<scenario>.nc``; or a name with ``{scenario}`` in it.
+        forcings: Forcing files ``inputs_<scenario>.nc``.
+
+    Raises:
+        DataContractError: If several scenarios would have one file.
+    """
+    scenarios = [path.stem.removeprefix("inputs_") for path in forcings]
+    if SCENARIO not in out.name and out.suffix != ".zarr" and (out.is_dir() or not out.suffix):
+        out = out / f"{SCENARIO}.nc"
+    files = [out.with_name(out.name.replace(SCENARIO, scenario)) for scenario in scenarios]
+    if len(set(files)) < len(files):
+        raise DataContractError(
+            f"--out {out}", f"one file for {', '.join(scenarios)}", "a file each",
+            f"give a folder, or a name with {SCENARIO} in it, and every scenario once",
+        )  # fmt: skip
+    return files
