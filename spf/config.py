@@ -66,7 +66,9 @@ class DataConfig:
         _require(
             self.response in known, f"data.response {self.response!r} is unknown; expected one of {', '.join(known)}"
         )
-        _require(self.response != "co2" or not self.patterns, "data.patterns has no use with data.response co2; drop one")
+        _require(
+            self.response != "co2" or not self.patterns, "data.patterns has no use with data.response co2; drop one"
+        )
         _require(self.years[1] - self.years[0] >= 9, f"data.years {list(self.years)} holds no whole decade")
         for scenario, members in {**self.train, **self.test}.items():
             _require(bool(members), f"data: scenario {scenario!r} has no members; name at least one, e.g. r1i1p1f1")

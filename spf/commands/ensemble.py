@@ -25,10 +25,7 @@ from climatesuite.errors import DataContractError
 from climatesuite.export import annotate_zarr, create_zarr, write_cf, write_zarr_member
 from spf.commands.share import ALONE, PATIENCE_SECONDS, Share, wait_for
 from spf.config import SamplingConfig
-from spf.interfaces import Condition
-from spf.pyramid.windows import calendar_ids
 from spf.sampling.emulator import Emulator
-from spf.sampling.solvers import CALLS_PER_STEP
 
 SECONDS = "seconds"
 KEY_ATTR, SECONDS_ATTR = "sampling_key", "sampling_seconds"
@@ -131,7 +128,7 @@ class Ensemble:
         missing = sorted(set(members) & set(self.missing()))
         if not missing or self.seconds_if_there() is not None:  # another process may have published in between
             return
-        per_member = self.emulator.windows_per_member(self.forcings, self.timescale, self.years)
+        per_member = self.emulator.windows_per_member(self.forcings, self.timescale, self.years, self.sampling)
         label, total = f"sampling {self.timescale}s", len(members) * per_member
         with tqdm(total=total, desc=label, unit="window", disable=not progress) as bar:
             bar.update(per_member * (len(members) - len(missing)))
@@ -269,18 +266,15 @@ def predict_minutes(
     """Minutes that sampling will take, from one timed network call a stage."""
     total = 0.0
     device = next(emulator.backbone.parameters()).device
-    shapes = emulator.shapes(forcings, timescale, years)
-    for (stage, windows, shape), how in zip(shapes, sampling.steps(len(shapes)), strict=True):
-        n = min(sampling.batch, len(windows.starts))
-        x, ids = torch.zeros(n, *shape, device=device), calendar_ids(stage.timescale, windows.length).expand(n, -1)
-        forcing = torch.zeros(n, *emulator.forcing_shape(windows.length), device=device)
-        condition, t = Condition(forcing, ids.to(device)), torch.full((n,), 0.5, device=device)
+    for stage, windows, shape, condition in emulator.calls(forcings, timescale, years, sampling):
+        n = min(sampling.batch, windows)
+        x, t = torch.zeros(n, *shape, device=device), torch.full((n,), 0.5, device=device)
+        known = condition.chosen(torch.zeros(n, dtype=torch.long, device=device))
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, emulator.precision == "bf16-mixed"):
             for _ in range(2):
                 begin = time.monotonic()
-                emulator.backbone.velocity(x, t, stage, condition).cpu()  # waits for the accelerator
-        calls = how.n_steps * CALLS_PER_STEP[how.solver]
-        total += (time.monotonic() - begin) * calls * members * len(windows.starts) / n
+                emulator.backbone.velocity(x, t, stage, known).cpu()  # waits for the accelerator
+        total += (time.monotonic() - begin) * members * windows / n
     return total / 60
 
 
@@ -336,8 +330,7 @@ def _attributes(emulator: Emulator, template: xr.Dataset, sampling: SamplingConf
         "seed": sampling.seed,
         "solver": f"{sampling.solver}, {_words(sampling.n_steps)} steps a stage, shift {_words(sampling.shift)}",
         "precision": emulator.precision,
-        "comment": "Windows are drawn independently given their parents: persistence across their borders is not represented. "
-        "Negative precipitation is set to zero.",
+        "comment": "Members are trajectories: windows see the steps of their neighbours. Negative precipitation is set to zero.",
     }
 
 

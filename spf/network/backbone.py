@@ -56,7 +56,9 @@ class Backbone(nn.Module):
             grid = (len(lat_deg) // factor, len(lon_deg) // factor)
             if grid[0] % patch or grid[1] % patch:
                 which = "coarsest grid" if factor == spec.pooling[0] else "grid"
-                raise ValueError(f"network.{name} {patch} does not tile the {which} {grid[0]}x{grid[1]}; choose a divisor")
+                raise ValueError(
+                    f"network.{name} {patch} does not tile the {which} {grid[0]}x{grid[1]}; choose a divisor"
+                )
         self.priors = nn.ModuleDict({key: Prior(stage, couplings[key]) for key, stage in spec.stages().items()})
         width, q = config.width, config.forcing_patch
         lat, lon = torch.tensor(lat_deg), torch.tensor(lon_deg)
@@ -79,9 +81,8 @@ class Backbone(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.final = nn.Linear(width, 2 * width)
         self.head = nn.ModuleDict({str(p): nn.Linear(width, n_fields * p * p) for p in sizes})
-        for layer in (self.final, *self.head.values()):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for parameter in (*self.final.parameters(), *self.head.parameters()):
+            nn.init.zeros_(parameter)
         if self.source is not None:
             nn.init.zeros_(self.source.weight)
 

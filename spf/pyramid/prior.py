@@ -79,6 +79,21 @@ class Series:
     position: Tensor
 
 
+def white_coupling(stage: Stage, n_var: int, grid: tuple[int, int]) -> Coupling:
+    """Unit variance in every cell and nothing else, for a stage on ``grid`` (lat, lon): what an emulator knows without data."""
+    _, rh, rw = stage.factors
+
+    def part(h: int, w: int) -> Part:
+        axes = torch.eye(n_var)[:, :, None, None].expand(n_var, n_var, h, w).contiguous()
+        rest, classes = torch.ones(n_var, h, w), torch.zeros(n_var, h, w, dtype=torch.uint8)
+        return Part(
+            torch.zeros(0, n_var, h, w), torch.zeros(0, 1), torch.zeros(0), axes, rest, classes,
+            torch.ones(n_var, CLASSES, 1), torch.zeros(n_var),
+        )  # fmt: skip
+
+    return Coupling(part(grid[0] // rh, grid[1] // rw), part(*grid) if rh * rw > 1 else None)
+
+
 def pool_blocks(x: Tensor, stage: Stage) -> Tensor:
     """Unweighted means over spatial blocks: (..., lat, lon) -> (..., lat / r_h, lon / r_w)."""
     _, rh, rw = stage.factors

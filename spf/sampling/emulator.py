@@ -25,7 +25,7 @@ from spf.pyramid.prior import coupling_from_dict
 from spf.pyramid.spec import PyramidSpec, Stage
 from spf.pyramid.windows import ForcingSeries, Segment, Tile, calendar_ids
 from spf.sampling.plan import Plan, plan_windows
-from spf.sampling.sampler import Steps, cascade, groups_of, phase_of, windows_in
+from spf.sampling.sampler import cascade, groups_of, phase_of, windows_in
 from spf.sampling.solvers import CALLS_PER_STEP
 
 log = logging.getLogger("spf")
@@ -174,9 +174,9 @@ class Emulator:
         (var, step, lat, lon) and its condition."""
         how, spec = sampling or SamplingConfig(), self.backbone.spec
         series, plan = self._prepare(forcings, timescale, years, how)
-        condition, n_var = Conditions(series, torch.device("cpu")), len(self.codec.variables)
+        condition, n_var = Conditions(series, next(self.backbone.parameters()).device), len(self.codec.variables)
         n_lat, n_lon = len(self.codec.grid.lat), len(self.codec.grid.lon)
-        found = []
+        found: list[tuple[Stage, int, tuple[int, ...], Condition]] = []
         path = spec.path(timescale)
         for stage, segment, n_calls in zip(path, plan.segments, calls_of(how, len(path)), strict=True):
             for group in groups_of(spec, stage, segment):

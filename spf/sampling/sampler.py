@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spf.config import StageSteps
 from spf.interfaces import Condition, Noise, Velocity
 from spf.pyramid.jump import jump
 from spf.pyramid.spec import MONTHS_IN, PyramidSpec, Stage
@@ -19,15 +20,6 @@ from spf.sampling.solvers import solver_named, time_grid
 
 Conditioner = Callable[[Stage, Segment, Sequence[Tile]], Condition]
 """Conditions of windows of equal shape, one row a window."""
-
-
-@dataclass(frozen=True)
-class Steps:
-    """How each stage's ODE is solved: solver name, steps a stage, time shift."""
-
-    solver: str = "midpoint"
-    n_steps: int = 4
-    shift: float = 1.5
 
 
 @dataclass(frozen=True)
@@ -99,7 +91,7 @@ def cascade(
     condition: Conditioner | None,
     members: Sequence[int],
     shape: tuple[int, int, int],
-    steps: Sequence[Steps],
+    steps: Sequence[StageSteps],
     batch: int = 64,
     device: torch.device | None = None,
     on_step: Callable[[int], None] | None = None,

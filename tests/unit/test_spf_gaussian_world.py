@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from spf.config import StageSteps as Steps
 from spf.pyramid import jump as jump_module
 from spf.pyramid.spec import PyramidSpec
 from spf.sampling import sampler
-from spf.sampling.sampler import Steps, cascade
+from spf.sampling.sampler import cascade
 from worlds.gaussian import LAT, LON, ExactVelocity, make_world, noise_for, one_window_plan
 
 

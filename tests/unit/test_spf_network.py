@@ -7,9 +7,8 @@ from spf.config import NetworkConfig
 from spf.interfaces import Condition
 from spf.network.backbone import Backbone, count_parameters, patchify, unpatchify
 from spf.network.layers import rotary, rotate, sphere_positions
-from spf.pyramid.operators import block_mean
 from spf.pyramid.path import noise_fall
-from spf.pyramid.prior import Prior, Series, measure_coupling
+from spf.pyramid.prior import Prior, white_coupling
 from spf.pyramid.spec import PyramidSpec
 
 SPEC = PyramidSpec()
@@ -17,14 +16,7 @@ LAT = [-78.75 + 22.5 * i for i in range(8)]
 LON = [15.0 + 30 * i for i in range(12)]
 
 
-def coupling(stage):
-    steps = {"month": 120, "year": 100, "decade": 40}[stage.timescale]
-    fields = torch.randn(2, steps, 8 // stage.pooling, 12 // stage.pooling, generator=torch.Generator().manual_seed(2))
-    series = Series(fields, block_mean(fields, stage.factors), torch.arange(steps) % stage.factors[0])
-    return measure_coupling([series], stage, 2, 40, 5.0)
-
-
-COUPLINGS = {key: coupling(stage) for key, stage in SPEC.stages().items()}
+COUPLINGS = {k: white_coupling(s, 2, (8 // s.pooling, 12 // s.pooling)) for k, s in SPEC.stages().items()}
 
 
 def network(seed=0, trained=True, **size):

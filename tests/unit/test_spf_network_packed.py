@@ -11,8 +11,7 @@ from spf.config import NetworkConfig, from_dict, to_dict
 from spf.interfaces import Condition
 from spf.network.backbone import Backbone, count_parameters, drop_sources
 from spf.network.sizes import SIZES
-from spf.pyramid.operators import block_mean
-from spf.pyramid.prior import Coupling, Modes, Prior, measure_coupling
+from spf.pyramid.prior import Prior, white_coupling
 from spf.pyramid.spec import PyramidSpec
 
 SPEC = PyramidSpec()
@@ -22,14 +21,7 @@ LON = [15.0 + 30 * i for i in range(12)]
 ATTENTION = pytest.mark.parametrize("attention", ["joint", "cross"])
 
 
-def coupling(stage):
-    steps = {"month": 12, "year": 10, "decade": 1}[stage.timescale]
-    shape = (40, 2, steps, 8 // stage.pooling, 12 // stage.pooling)
-    fields = torch.randn(shape, generator=torch.Generator().manual_seed(2))
-    return measure_coupling(fields, block_mean(fields, stage.factors), stage, 2)
-
-
-COUPLINGS = {key: coupling(stage) for key, stage in STAGES.items()}
+COUPLINGS = {k: white_coupling(s, 2, (8 // s.pooling, 12 // s.pooling)) for k, s in STAGES.items()}
 
 
 def network(trained=True, n_sources=0, **size):
@@ -162,13 +154,7 @@ def test_recomputing_blocks_changes_no_gradient(attention):
 
 
 def meta_network(config):
-    def modes(h, w):
-        return Modes(torch.zeros(2, 0, h, w), torch.zeros(2, 0), torch.ones(2, 0), torch.ones(2, h, w))
-
-    couplings = {
-        k: Coupling(torch.zeros(2), modes(48 // s.pooling, 72 // s.pooling), modes(48 // s.pooling, 72 // s.pooling))
-        for k, s in STAGES.items()
-    }
+    couplings = {k: white_coupling(s, 2, (48 // s.pooling, 72 // s.pooling)) for k, s in STAGES.items()}
     with torch.device("meta"):
         return Backbone(config, SPEC, couplings, [0.0] * 48, [0.0] * 72, 2, 4)
 

@@ -6,7 +6,14 @@ import torch
 from spf.pyramid.operators import block_mean, upsample
 from spf.pyramid.path import path_point
 from spf.pyramid.prior import (
-    Prior, Series, block_moments, coupling_from_dict, coupling_to_dict, measure_coupling, pool_blocks, spread_blocks,
+    Prior,
+    Series,
+    block_moments,
+    coupling_from_dict,
+    coupling_to_dict,
+    measure_coupling,
+    pool_blocks,
+    spread_blocks,
 )  # fmt: skip
 from spf.pyramid.spec import PyramidSpec
 

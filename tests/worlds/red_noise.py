@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spf.config import StageSteps as Steps
 from spf.interfaces import Condition
 from spf.pyramid.spec import MONTHS_IN, PyramidSpec, Stage
 from spf.pyramid.windows import Segment, Tile
-from spf.sampling.sampler import Steps, cascade
+from spf.sampling.sampler import cascade
 from worlds.gaussian import UnitNoise
 
 DECADES = 3
