@@ -73,14 +73,16 @@ def test_tokens_hold_their_own_patch_and_the_transformer_carries_it_to_all_other
     assert answer.min() > 1e-6
 
 
-def test_a_cell_is_drawn_where_it_belongs():
-    """Taught to mark one cell, it marks that cell."""
-    world, model = linear_world(), network()
-    fields = torch.zeros_like(world.targets)
-    fields[:, 0, 5, 9] = 1.0
-    fit_regression(model, replace(world, targets=fields), torch.ones(8), replace(HOW, max_steps=60))
-    found = predict(model, world.inputs)[0, 0]
-    assert divmod(int(found.argmax()), 12) == (5, 9)
+def test_without_its_transformer_each_patch_is_drawn_where_it_was_cut():
+    model, x = network(trained=True), torch.randn(1, 3, 8, 12)
+    model.blocks = torch.nn.Sequential()
+    changed = x.clone()
+    changed[0, 1, 1, 9] += 1.0  # first row of patches, last column
+    with torch.no_grad():
+        moved = (model(changed) - model(x)).abs().amax((0, 1)) > 1e-6
+    expected = torch.zeros(8, 12, dtype=torch.bool)
+    expected[:4, 8:] = True
+    assert torch.equal(moved, expected)
 
 
 def test_it_learns_a_world_without_noise():
