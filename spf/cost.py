@@ -71,7 +71,7 @@ class CostModel:
 
     def frame_tokens(self, pooling: int) -> int:
         """Field tokens of one step on a grid pooled by ``pooling``."""
-        return self._tiles(pooling, self.network.patch)
+        return self._tiles(pooling, self.network.patches(len(self.spec.pooling))[self.spec.pooling.index(pooling)])
 
     def window_tokens(self, stage: Stage) -> int:
         """Field tokens that one window of a stage attends over, its halo counted."""

@@ -13,13 +13,13 @@ from spf.learning.data import Batch, TrainingRun, WindowStream
 from spf.learning.logs import VALIDATION, VALIDATION_COLUMNS, Records, flow_module
 from spf.learning.module import FlowModule, mean_over_samples
 
-CHECKS = 20
+CHECKS = 12
 """Checks over the whole budget."""
 PATIENCE = 0.3
 """Fraction of the budget without improvement after which training stops."""
 SEED = 20_150_101
 """Of the windows and noise of every check, whatever the training's seed: losses of two trainings can be compared."""
-BATCHES_PER_STAGE = 2
+BATCHES_PER_STAGE = 1
 _MOST_DRAWS = 300
 
 

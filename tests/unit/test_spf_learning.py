@@ -128,7 +128,7 @@ def test_shapes_lose_a_halo_now_and_then_and_all_of_it_in_short_records():
 
 def stream(world, **changes):
     config, _, _, runs, windows = world
-    return WindowStream(runs, windows, 1, config.training.tokens_per_step, **{"seed": 3, **changes})
+    return WindowStream(runs, windows, (1, 1, 1), config.training.tokens_per_step, **{"seed": 3, **changes})
 
 
 def test_a_stream_begun_later_goes_on_as_if_it_had_never_stopped(world):

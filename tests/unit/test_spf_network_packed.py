@@ -126,7 +126,7 @@ def test_an_unknown_model_is_number_0_and_named_models_differ():
     unknown = net(*window("1-decade", 2))
     assert torch.equal(unknown, net(*window("1-decade", 2, source=torch.zeros(2, dtype=torch.long))))
     assert ((net(*known) - unknown).abs().amax((1, 2, 3, 4)) > 1e-3).all()
-    assert torch.equal(known[3].rows(1, 2).source, torch.tensor([2]))
+    assert torch.equal(known[3].chosen(torch.tensor([1])).source, torch.tensor([2]))
     assert not network(trained=False, n_sources=2).source.weight.any()
 
 

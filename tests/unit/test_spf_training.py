@@ -46,7 +46,7 @@ def made(world):
 
 
 def stream(world, made, **changes):
-    return WindowStream(world[1], made[0], 1, **{"tokens_per_step": 512, "seed": 3, **changes})
+    return WindowStream(world[1], made[0], (1, 1, 1), **{"tokens_per_step": 512, "seed": 3, **changes})
 
 
 def module(world, made, config=None, **training):
