@@ -156,6 +156,7 @@ class TrainingConfig:
         weight_decay: AdamW's.
         precision: ``32-true``, ``bf16-mixed`` or ``auto`` (bf16 where the machine computes it natively).
         seed: Of weights, batches and training noise.
+        stages: How often batches of each stage are drawn, coarse to fine, relative to one another; empty for equally often.
         parts: Batches of different stages in one optimiser step; each gets an equal share of the tokens.
         held_out: Members of each training scenario, the last ones, that are not learned from but decide which weights are kept
             and when to stop; 0 trains on all.
@@ -173,6 +174,7 @@ class TrainingConfig:
     weight_decay: float = 0.1
     precision: str = "auto"
     seed: int = 0
+    stages: tuple[float, ...] = ()
     parts: int = 1
     held_out: int = 0
     initial: str = ""
@@ -182,6 +184,10 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         _require(self.minutes > 0, f"training.minutes {self.minutes} must be positive")
+        _require(
+            all(share >= 0 for share in self.stages) and (not self.stages or sum(self.stages) > 0),
+            f"training.stages {list(self.stages)}: shares are not negative and not all zero",
+        )
         for name, least in (("parts", 1), ("held_out", 0), ("devices", 0)):
             _require(getattr(self, name) >= least, f"training.{name} {getattr(self, name)} must be at least {least}")
         _require(

@@ -245,7 +245,7 @@ def span_of(shape: Shape, block: int) -> int:
 class WindowStream(IterableDataset[Batch]):
     """An endless stream of batches; batch i depends on (seed, rank, i) alone, so a resumed stream is the same stream.
 
-    Stage and path are uniform; the batch size keeps the number of field tokens about constant.
+    Paths are uniform, and so are stages unless ``shares`` says otherwise; the batch size keeps the number of field tokens about constant.
 
     Args:
         runs: Training runs.
@@ -255,6 +255,10 @@ class WindowStream(IterableDataset[Batch]):
         seed: Of everything drawn.
         start_step: First batch.
         rank: Of this process.
+        shares: How often each stage is drawn, relative to one another; equally often by default.
+
+    Raises:
+        ValueError: If there is not one share a stage.
     """
 
     def __init__(
@@ -266,8 +270,16 @@ class WindowStream(IterableDataset[Batch]):
         seed: int,
         start_step: int = 0,
         rank: int = 0,
+        shares: Sequence[float] = (),
     ) -> None:
         super().__init__()
+        n_stages = len(windows.spec.pooling)
+        if shares and len(shares) != n_stages:
+            raise ValueError(
+                f"training.stages {list(shares)}: {len(shares)} shares for {n_stages} stages; give one a stage"
+            )
+        weights = np.asarray(shares or [1.0] * n_stages)
+        self.shares = weights / weights.sum()
         self.runs, self.windows, self.patches = tuple(runs), windows, tuple(patches)
         self.tokens_per_step, self.seed, self.start_step, self.rank = tokens_per_step, seed, start_step, rank
 
@@ -282,7 +294,7 @@ class WindowStream(IterableDataset[Batch]):
         rng = np.random.default_rng([self.seed, self.rank, step])
         spec = self.windows.spec
         path = spec.path(spec.timescales[rng.integers(len(spec.timescales))])
-        stage = path[rng.integers(len(path))]
+        stage = path[rng.choice(len(path), p=self.shares)]
         return self.batch_of(stage, rng)
 
     def batch_of(self, stage: Stage, rng: np.random.Generator) -> Batch:

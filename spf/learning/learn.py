@@ -18,7 +18,7 @@ from spf.learning.module import FlowModule
 from spf.learning.packing import PackedStream
 from spf.learning.train import SNAPSHOT, fit, is_first_process
 from spf.network.backbone import Backbone, count_parameters
-from spf.pyramid.prior import coupling_to_dict
+from spf.pyramid.coupling import coupling_to_dict
 
 
 def learn(
@@ -67,7 +67,7 @@ def learn(
         checked = held_out.HeldOut.draw(unseen, FlowModule(backbone, rows, how))
     ancestry = {"initial": load_initial(backbone, expand(how.initial), config)} if how.initial else {}
     module = FlowModule(backbone, rows, how)
-    stream = WindowStream(runs, windows, backbone.patches, how.tokens_per_step, how.seed)
+    stream = WindowStream(runs, windows, backbone.patches, how.tokens_per_step, how.seed, shares=how.stages)
     went = fit(module, PackedStream(stream, how.parts) if how.parts > 1 else stream, how, folder, progress, checked)
     if not is_first_process():
         raise SystemExit(0)

@@ -7,8 +7,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from spf.learning.data import TrainingRun, Windows
+from spf.pyramid.coupling import Coupling, Series, measure_coupling
 from spf.pyramid.operators import pool_space, upsample
-from spf.pyramid.prior import Coupling, Series, measure_coupling
 from spf.pyramid.spec import MONTHS_IN, PyramidSpec, Stage
 from spf.pyramid.windows import YEARS_PER_DECADE, january
 

@@ -9,8 +9,9 @@ from torch.utils.checkpoint import checkpoint
 from spf.config import NetworkConfig
 from spf.interfaces import Condition
 from spf.network.layers import CrossBlock, JointBlock, Layout, join, modulate, rotary, sinusoid, sphere_positions, split
+from spf.pyramid.coupling import Coupling
 from spf.pyramid.path import noise_fall, noise_level
-from spf.pyramid.prior import Coupling, Prior
+from spf.pyramid.prior import Prior
 from spf.pyramid.spec import MONTHS_IN, PyramidSpec, Stage
 from spf.pyramid.windows import CALENDAR_IDS
 

@@ -20,8 +20,8 @@ from spf.config import NetworkConfig, SamplingConfig, from_dict
 from spf.interfaces import Condition
 from spf.network.backbone import Backbone
 from spf.precision import precision_of
+from spf.pyramid.coupling import coupling_from_dict
 from spf.pyramid.noise import SeededNoise
-from spf.pyramid.prior import coupling_from_dict
 from spf.pyramid.spec import PyramidSpec, Stage
 from spf.pyramid.windows import ForcingSeries, Segment, Tile, calendar_ids
 from spf.sampling.plan import Plan, plan_windows

@@ -7,8 +7,9 @@ from spf.config import NetworkConfig
 from spf.interfaces import Condition
 from spf.network.backbone import Backbone, count_parameters, patchify, unpatchify
 from spf.network.layers import rotary, rotate, sphere_positions
+from spf.pyramid.coupling import white_coupling
 from spf.pyramid.path import noise_fall
-from spf.pyramid.prior import Prior, white_coupling
+from spf.pyramid.prior import Prior
 from spf.pyramid.spec import PyramidSpec
 
 SPEC = PyramidSpec()

@@ -11,7 +11,8 @@ from spf.config import NetworkConfig, from_dict, to_dict
 from spf.interfaces import Condition
 from spf.network.backbone import Backbone, count_parameters, drop_sources
 from spf.network.sizes import SIZES
-from spf.pyramid.prior import Prior, white_coupling
+from spf.pyramid.coupling import white_coupling
+from spf.pyramid.prior import Prior
 from spf.pyramid.spec import PyramidSpec
 
 SPEC = PyramidSpec()

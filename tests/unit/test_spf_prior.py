@@ -3,18 +3,17 @@
 import pytest
 import torch
 
-from spf.pyramid.operators import block_mean, upsample
-from spf.pyramid.path import path_point
-from spf.pyramid.prior import (
-    Prior,
+from spf.pyramid.coupling import (
     Series,
-    block_moments,
     coupling_from_dict,
     coupling_to_dict,
     measure_coupling,
     pool_blocks,
     spread_blocks,
-)  # fmt: skip
+)
+from spf.pyramid.operators import block_mean, upsample
+from spf.pyramid.path import path_point
+from spf.pyramid.prior import Prior, block_moments
 from spf.pyramid.spec import PyramidSpec
 
 DOUBLE = torch.float64
