@@ -40,12 +40,18 @@ def main(folder: Path) -> Path:
         "config": content["config"],
         "rows": [{k: row.get(k) for k in KEPT} for row in rows],
     }
+    structure = folder / "structure.json"
+    if structure.exists():
+        result["structure"] = json.loads(structure.read_text())
     out = here / f"{name}.json"
     out.write_text(json.dumps(result, indent=1) + "\n")
     return out
 
 
-MODELS = {"climatology": "climatology", "pattern scaling (CO2)": "pattern scaling (CO2)", "spf": "SPF"}
+MODELS = {
+    "climatology": "climatology", "pattern scaling (CO2)": "pattern scaling (CO2)", "energy balance": "energy balance",
+    "spf": "SPF",
+}  # fmt: skip
 
 
 def table(rows: list[dict[str, Any]], period: str = "headline") -> str:
