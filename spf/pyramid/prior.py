@@ -114,7 +114,7 @@ class Prior(nn.Module):
         steps = x.shape[2]
         state, cross, clean = self._moments(law.correlation, law.rest_slope[:, None], times, steps, phase)
         values, vectors = torch.linalg.eigh(state)  # (time, axis, class, step[, step])
-        x = torch.einsum("avhw,bvthw->bathw", law.axes, x)
+        x = turn(law.axes, x)
         level = noise_level(times, self.stage).to(x)
         white = (noise * level.square())[where].reshape(-1, 1, 1)
         lost = (noise * level)[where].reshape(-1, 1, 1)
@@ -139,8 +139,8 @@ class Prior(nn.Module):
         ]
         total = law.correlation[..., 0].mean() * steps
         unknown = (1 - known.sum((-1, -2)).mean((1, 2)) / total).clamp(0, 1)
-        back = [torch.einsum("avhw,bathw->bvthw", law.axes, out) for out in outs]
-        return (back[0], back[1]), unknown
+        back = law.axes.transpose(0, 1)
+        return (turn(back, outs[0]), turn(back, outs[1])), unknown
 
     def _moments(
         self, lagged: Tensor, slope: Tensor, times: Tensor, steps: int, phase: int
@@ -164,6 +164,11 @@ class Prior(nn.Module):
         state = alpha**2 * own + alpha * beta * (mixed + mixed.transpose(-1, -2)) + beta**2 * above
         cross = gain * (alpha * own + beta * mixed) - lead * (alpha * mixed.transpose(-1, -2) + beta * above)
         return state, cross, alpha * own + beta * mixed
+
+
+def turn(axes: Tensor, x: Tensor) -> Tensor:
+    """Each cell's variables along its axes: (axis, var, lat, lon), (batch, var, time, lat, lon) -> (batch, axis, time, lat, lon)."""
+    return torch.stack([sum((axis[v] * x[:, v] for v in range(1, len(axis))), axis[0] * x[:, 0]) for axis in axes], 1)
 
 
 def mean_cells(stage: Stage) -> int:

@@ -17,7 +17,7 @@ from spf.pyramid.windows import Segment, Tile
 from spf.sampling.sampler import cascade
 from worlds.gaussian import UnitNoise
 
-DECADES = 3
+DECADES = 2
 MONTHS = 120 * DECADES
 WORLDS = {
     "monthly AR(1) 0.6 and a slow part": lambda lag: 0.6**lag + 0.05 * 0.995**lag,
@@ -92,7 +92,7 @@ class WindowVelocity:
         return self.known[key]
 
 
-def sampled_covariance(spec: PyramidSpec, world: str, n_steps: int = 16) -> Tensor:
+def sampled_covariance(spec: PyramidSpec, world: str, n_steps: int = 8) -> Tensor:
     """Exact covariance of the months that the sampler draws with exact window velocities."""
     path = spec.path("month")
     segments = [Segment(0, MONTHS // s.months, s.months, 0) for s in path]
