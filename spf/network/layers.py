@@ -7,10 +7,12 @@ are whose: (batch, tokens) of each part. What works token by token runs once ove
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 def sinusoid(x: Tensor, width: int, longest: float = 10_000.0) -> Tensor:
@@ -40,17 +42,15 @@ def sphere_positions(lat_deg: Tensor, lon_deg: Tensor, width: int) -> Tensor:
 
 
 def rotary(frames: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of rotary angles for frame numbers (token,) -> two of (token, width / 2)."""
+    """Cosine and signed sine of rotary angles for frame numbers (token,) -> two of (token, width), as `rotate` takes them."""
     frequency = 1.0 / (100.0 ** (torch.arange(0, width, 2, device=frames.device) / width))
     angle = frames.float()[:, None] * frequency
-    return angle.cos(), angle.sin()
+    return angle.cos().repeat(1, 2), torch.cat([-angle.sin(), angle.sin()], -1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Apply rotary angles to (..., width), angles broadcast against (..., width / 2)."""
-    first, second = x.chunk(2, -1)
-    cos, sin = cos.to(x), sin.to(x)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
+    """Turn each pair (i, i + width / 2) of (..., width) by the angles of `rotary`, which broadcast; minus ``sin`` turns back."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
 Sizes = Sequence[tuple[int, int]]
@@ -86,10 +86,10 @@ def gated(rows: Tensor, sizes: Sizes, gate: Tensor, change: Tensor) -> Tensor:
     return join([x + g * y for x, g, y in parts])
 
 
-def attend(q: Sequence[Tensor], k: Sequence[Tensor], v: Sequence[Tensor]) -> list[Tensor]:
-    """Attention inside every window: for each part (batch, token, head, width / head) -> (batch, token, width)."""
-    heads_first = ([x.transpose(1, 2) for x in part] for part in zip(q, k, v, strict=True))
-    return [F.scaled_dot_product_attention(a, b, c).transpose(1, 2).flatten(2) for a, b, c in heads_first]
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention inside every window: (batch, token, head, width / head) -> (batch, token, width)."""
+    heads_first = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    return heads_first.transpose(1, 2).flatten(2)
 
 
 class Stream(nn.Module):
@@ -108,15 +108,10 @@ class Stream(nn.Module):
         )
         self.modulation = _zero_linear(width, 6 * width)
 
-    def project(self, rows: Tensor, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each (row, head, width / head), of modulated, normalised rows (row, width)."""
+    def project(self, rows: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+        """Queries, keys and values (row, 3, head, width / head) of modulated, normalised rows (row, width)."""
         qkv = self.qkv(rows).unflatten(-1, (3, self.heads, -1))
-        # queries and keys in one go: these small steps cost more than the matrix products where memory is slow
-        qk, v = qkv.split((2, 1), 1)
-        weight = torch.stack([self.q_norm.weight, self.k_norm.weight])[:, None]
-        qk = _normalise(qk, weight, angles)
-        q, k = qk.unbind(1)
-        return q, k, v.squeeze(1)
+        return normalise(qkv, torch.stack([self.q_norm.weight, self.k_norm.weight]), angles)
 
     def finish(self, rows: Tensor, sizes: Sizes, attended: Tensor, m: Sequence[Tensor]) -> Tensor:
         """Add what was attended, then the MLP; m: gate of the first, shift, scale and gate of the second."""
@@ -141,10 +136,9 @@ class JointBlock(nn.Module):
         m, projected = [], []
         for stream, rows, sizes, angles in streams:
             m.append(stream.modulation(vector).chunk(6, -1))
-            q, k, v = stream.project(modulate(stream.norm(rows), sizes, *m[-1][:2]), angles)
-            projected.append([split(each, sizes) for each in (q, k, v)])
-        both = ([torch.cat(pair, 1) for pair in zip(*each, strict=True)] for each in zip(*projected, strict=True))
-        joint = attend(*both)
+            qkv = stream.project(modulate(stream.norm(rows), sizes, *m[-1][:2]), angles)
+            projected.append(split(qkv, sizes))
+        joint = [attend(*torch.cat(pair, 1).unbind(2)) for pair in zip(*projected, strict=True)]
         ax = join([a[:, :n] for a, (_, n) in zip(joint, layout.field, strict=True)])
         ac = join([a[:, n:] for a, (_, n) in zip(joint, layout.field, strict=True)])
         return self.field.finish(x, layout.field, ax, m[0][2:]), self.forcing.finish(c, layout.forcing, ac, m[1][2:])
@@ -168,19 +162,19 @@ class CrossBlock(nn.Module):
     def forward(self, x: Tensor, c: Tensor, vector: Tensor, layout: "Layout") -> tuple[Tensor, Tensor]:
         """Field rows x and forcing rows c (row, width), conditioning (sample, width) after its SiLU -> x updated, c as it was."""
         sizes, m = layout.field, self.field.modulation(vector).chunk(6, -1)
-        projected = self.field.project(modulate(self.field.norm(x), sizes, m[0], m[1]), layout.field_angles)
-        x = gated(x, sizes, m[2], self.field.out(join(attend(*(split(each, sizes) for each in projected)))))
+        qkv = self.field.project(modulate(self.field.norm(x), sizes, m[0], m[1]), layout.field_angles)
+        x = gated(x, sizes, m[2], self.field.out(join([attend(*each.unbind(2)) for each in split(qkv, sizes)])))
         x = self._cross(x, c, vector, layout)
         return gated(x, sizes, m[5], self.field.mlp(modulate(self.field.norm(x), sizes, m[3], m[4]))), c
 
     def _cross(self, x: Tensor, c: Tensor, vector: Tensor, layout: "Layout") -> Tensor:
         shift, scale, gate = self.modulation(vector).chunk(3, -1)
         q = self.q(modulate(self.norm(x), layout.field, shift, scale)).unflatten(-1, (1, self.heads, -1))
-        k, v = self.kv(self.norm(c)).unflatten(-1, (2, self.heads, -1)).split((1, 1), 1)
-        q = _normalise(q, self.q_norm.weight, layout.field_angles)
-        k = _normalise(k, self.k_norm.weight, layout.forcing_angles)
-        queries, others = split(q.squeeze(1), layout.field), (split(each.squeeze(1), layout.forcing) for each in (k, v))
-        return gated(x, layout.field, gate, self.out(join(attend(queries, *others))))
+        kv = self.kv(self.norm(c)).unflatten(-1, (2, self.heads, -1))
+        queries = split(normalise(q, self.q_norm.weight[None], layout.field_angles), layout.field)
+        others = split(normalise(kv, self.k_norm.weight[None], layout.forcing_angles), layout.forcing)
+        pairs = zip(queries, others, strict=True)
+        return gated(x, layout.field, gate, self.out(join([attend(*a.unbind(2), *b.unbind(2)) for a, b in pairs])))
 
 
 @dataclass(frozen=True)
@@ -190,7 +184,7 @@ class Layout:
     Attributes:
         field: (batch, tokens) of the field tokens of each part.
         forcing: The same of the forcing tokens.
-        field_angles: Rotary cosine and sine of each field row (row, 1, 1, width / head / 2).
+        field_angles: Rotary cosine and signed sine of each field row (row, 1, 1, width / head).
         forcing_angles: The same of each forcing row.
     """
 
@@ -200,11 +194,41 @@ class Layout:
     forcing_angles: tuple[Tensor, Tensor]
 
 
-def _normalise(x: Tensor, weight: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Root mean square 1 along the last axis of (row, projection, head, width / head), times weight, rotated in time."""
-    size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    inverse = torch.rsqrt(size.square() / x.shape[-1] + torch.finfo(torch.float32).eps)
-    return rotate(x * (inverse * weight).to(x), *angles)
+class _Normalise(torch.autograd.Function):
+    """`normalise` with its gradient written out: as single operations these steps cost more than the matrix products."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        n, ctx.dtype, weight = len(weight), weight.dtype, weight[:, None].to(x)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        size = torch.linalg.vector_norm(x[:, :n], dim=-1, keepdim=True, dtype=wide)
+        inverse = torch.rsqrt(size.square() / x.shape[-1] + torch.finfo(torch.float32).eps).to(x)
+        unit = x[:, :n] * inverse
+        ctx.save_for_backward(unit, inverse, weight, cos, sin)
+        return torch.cat([rotate(unit * weight, cos, sin), x[:, n:]], 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        unit, inverse, weight, cos, sin = ctx.saved_tensors
+        n = len(weight)
+        turned = rotate(grad[:, :n], cos, -sin)
+        of_weight = (turned * unit).sum(0).sum(1)
+        turned *= weight
+        along = (turned * unit).mean(-1, keepdim=True)
+        of_x = torch.addcmul(turned, unit, along, value=-1) * inverse
+        return torch.cat([of_x, grad[:, n:]], 1), of_weight.to(ctx.dtype), None, None
+
+
+def normalise(x: Tensor, weight: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+    """Bring queries and keys to root mean square 1, weigh them and rotate them in time.
+
+    Args:
+        x: Projections (row, projection, head, width / head); the first n are changed, the others stay as they are.
+        weight: Of the first n projections (n, width / head).
+        angles: Rotary cosine and signed sine (row, 1, 1, width / head).
+    """
+    return _Normalise.apply(x, weight, *(each.to(x) for each in angles))
 
 
 def _zero_linear(width: int, out: int) -> nn.Linear:
