@@ -99,10 +99,16 @@ class FieldCodec:
                 such term.
 
         Raises:
-            DataContractError: If the response cannot be fitted on these scenarios, or patterns are given for CO2.
+            DataContractError: If the response cannot be fitted on these scenarios, patterns are given for CO2, or blocks of
+                forcings do not tile the grid.
         """
         fitted = _fit_response(scenarios, variables, response, patterns)
         grid = Grid.of(next(iter(scenarios.values())))
+        if len(grid.lat) % forcing_pooling or len(grid.lon) % forcing_pooling:
+            raise DataContractError(
+                "forcings", f"a grid of {len(grid.lat)}x{len(grid.lon)} cells", f"blocks of {forcing_pooling} to tile it",
+                "choose another data.forcing_pooling, or build the store on another data.grid",
+            )  # fmt: skip
         weights = grid.row_weights().numpy()[:, None]
         squares, count = dict.fromkeys(variables, 0.0), 0
         for ds in scenarios.values():

@@ -41,6 +41,9 @@ class DataConfig:
         response: Forced response that members depart from: ``energy-balance``, ``co2``, or ``auto`` (the energy balance where the
             source has a calibration, the training scenarios are in AR6's forcing table and tas is emulated).
         patterns: NetCDF of other models' mean warming patterns, added to the energy balance's response; empty for none.
+        forcing_pooling: Forcings are seen as means of square blocks of so many cells along an edge, whatever the stages.
+        also: Other Earth system models that are learned from beside ``source_id``: members of each scenario, by source_id. They
+            may have the test scenario: it is held out of ``source_id`` only.
     """
 
     archive: str
@@ -55,6 +58,8 @@ class DataConfig:
     grid: tuple[int, ...] = ()
     response: str = "auto"
     patterns: str = ""
+    forcing_pooling: int = 4
+    also: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shared = sorted(set(self.train) & set(self.test))
@@ -69,9 +74,20 @@ class DataConfig:
         _require(
             self.response != "co2" or not self.patterns, "data.patterns has no use with data.response co2; drop one"
         )
+        _require(self.forcing_pooling >= 1, f"data.forcing_pooling {self.forcing_pooling} must be at least 1")
         _require(self.years[1] - self.years[0] >= 9, f"data.years {list(self.years)} holds no whole decade")
         for scenario, members in {**self.train, **self.test}.items():
             _require(bool(members), f"data: scenario {scenario!r} has no members; name at least one, e.g. r1i1p1f1")
+        _require(
+            self.source_id not in self.also, f"data.also names {self.source_id}, which is data.source_id; drop it there"
+        )
+        for source_id, scenarios in self.also.items():
+            told = bool(scenarios) and all(scenarios.values())
+            _require(told, f"data.also.{source_id}: name at least one scenario, and members of each")
+
+    def sources(self) -> dict[str, Mapping[str, tuple[str, ...]]]:
+        """Members of each training scenario of all Earth system models that are learned from, ``source_id`` first."""
+        return {self.source_id: self.train, **self.also}
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,11 @@
 """What a trajectory costs to draw: tokens of a window and floating-point operations of the network; counted, not measured."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from spf.config import NetworkConfig
-from spf.pyramid.spec import PyramidSpec, Stage
-
-MONTHS_PER_STEP = {"decade": 120, "year": 12, "month": 1}
+from spf.pyramid.spec import MONTHS_IN, PyramidSpec, Stage
 
 
 @dataclass(frozen=True)
@@ -36,38 +34,46 @@ def call_flops(tokens: int, network: NetworkConfig) -> float:
     return network.depth * ((8 + 4 * network.mlp_ratio) * width**2 * tokens + 4 * width * tokens**2)
 
 
+def cross_flops(fields: int, forcings: int, network: NetworkConfig) -> float:
+    """Operations of one call where field tokens attend to one another, then to forcing tokens, which stay as they are.
+
+    Beside `call_flops` of the fields, a block makes queries and outputs of the fields and keys and values of the forcings, at
+    4 width^2 a token, and spends 4 width on every pair.
+    """
+    width = network.width
+    across = 4 * width**2 * (fields + forcings) + 4 * width * fields * forcings
+    return call_flops(fields, network) + network.depth * across
+
+
 @dataclass(frozen=True)
 class CostModel:
     """Counts for one pyramid, network and full grid.
 
     Attributes:
-        spec: Stages and their factors.
+        spec: Stages, their factors, and windows: core and halo.
         network: Size of the network.
         grid: Rows and columns of the full grid.
-        forcing_tokens: Whether forcing tokens are attended jointly, as the backbone does; without them the fields' tokens alone.
-        own: Steps of a window that are its own, by timescale; the paper's by default.
-        halo: Steps that a window also sees of its neighbours on either side, by timescale; none where absent.
+        forcing_tokens: Whether forcing tokens are counted; without them the fields' tokens alone.
+        forcing_pooling: Factor between the forcings' grid and the full grid.
 
     Raises:
-        ValueError: If the grid cannot be pooled, or a patch does not tile the coarsest grid.
+        ValueError: If the grid cannot be pooled, or a patch does not tile its grid.
     """
 
     spec: PyramidSpec
     network: NetworkConfig
     grid: tuple[int, int]
     forcing_tokens: bool = True
-    own: Mapping[str, int] = field(default_factory=lambda: {"decade": 10, "year": 10, "month": 12})
-    halo: Mapping[str, int] = field(default_factory=dict)
+    forcing_pooling: int = 4
 
     def __post_init__(self) -> None:
         self.spec.check_grid(*self.grid)
-        patches = self.network.patches(len(self.spec.pooling))
-        for name, patch in (("patch", patches[0]), ("forcing_patch", self.network.forcing_patch)):
-            lat, lon = (n // self.spec.pooling[0] for n in self.grid)
+        pooling = self.spec.pooling
+        tiled = [("patch", p, factor) for p, factor in zip(self.network.patches(len(pooling)), pooling, strict=True)]
+        for name, patch, factor in [*tiled, ("forcing_patch", self.network.forcing_patch, self.forcing_pooling)]:
+            lat, lon = (n // factor for n in self.grid)
             if lat % patch or lon % patch:
-                raise ValueError(
-                    f"network.{name} {patch} does not tile the coarsest grid {lat}x{lon}; choose a divisor"
-                )
+                raise ValueError(f"network.{name} {patch} does not tile the grid {lat}x{lon}; choose a divisor")
 
     def frame_tokens(self, pooling: int) -> int:
         """Field tokens of one step on a grid pooled by ``pooling``."""
@@ -76,6 +82,14 @@ class CostModel:
     def window_tokens(self, stage: Stage) -> int:
         """Field tokens that one window of a stage attends over, its halo counted."""
         return self.frame_tokens(stage.pooling) * self._window_steps(stage.timescale)
+
+    def drawn(self, windows: Iterable[tuple[Stage, int, Sequence[int]]]) -> float:
+        """10^12 operations of the windows that an emulator draws (`spf.sampling.emulator.Emulator.calls`).
+
+        Args:
+            windows: Stage, how many pass through the network, and the shape of one (var, step, lat, lon).
+        """
+        return sum(n * self._flops(shape[1] * self.frame_tokens(s.pooling), shape[1]) for s, n, shape in windows) / 1e12
 
     def spf(self, timescale: str, years: int = 10, calls: Sequence[int] = (20, 20, 20)) -> Cost:
         """The pyramid: all windows of a stage are drawn side by side, stages one after the other.
@@ -123,23 +137,27 @@ class CostModel:
 
     def _stage_flops(self, stage: Stage, years: int) -> float:
         """One call on every window of a stage; a window that the trajectory fills in part is counted whole."""
-        windows = math.ceil(_steps(stage.timescale, years) / self.own[stage.timescale])
+        windows = math.ceil(_steps(stage.timescale, years) / self.spec.core[stage.timescale])
         return windows * self._flops(self.window_tokens(stage), self._window_steps(stage.timescale))
 
     def _flops(self, tokens: int, forcing_steps: int) -> float:
         """One call on one window of field tokens and the forcing tokens of some steps."""
-        forcing = self._tiles(self.spec.pooling[0], self.network.forcing_patch) if self.forcing_tokens else 0
-        return call_flops(tokens + forcing_steps * forcing, self.network)
+        if not self.forcing_tokens:
+            return call_flops(tokens, self.network)
+        forcing = forcing_steps * self._tiles(self.forcing_pooling, self.network.forcing_patch)
+        if self.network.attention == "cross":
+            return cross_flops(tokens, forcing, self.network)
+        return call_flops(tokens + forcing, self.network)
 
     def _window_steps(self, timescale: str) -> int:
-        return self.own[timescale] + 2 * self.halo.get(timescale, 0)
+        return self.spec.core[timescale] + 2 * self.spec.halo[timescale]
 
     def _tiles(self, pooling: int, patch: int) -> int:
         return math.prod(n // (pooling * patch) for n in self.grid)
 
 
 def _steps(timescale: str, years: int) -> int:
-    return math.ceil(12 * years / MONTHS_PER_STEP[timescale])
+    return math.ceil(12 * years / MONTHS_IN[timescale])
 
 
 def _one_each(calls: Sequence[int], stages: Sequence[object]) -> Sequence[int]:

@@ -330,7 +330,7 @@ def _attributes(emulator: Emulator, template: xr.Dataset, sampling: SamplingConf
         "seed": sampling.seed,
         "solver": f"{sampling.solver}, {_words(sampling.n_steps)} steps a stage, shift {_words(sampling.shift)}",
         "precision": emulator.precision,
-        "comment": "Members are trajectories: windows see the steps of their neighbours. Negative precipitation is set to zero.",
+        "comment": f"{emulator.how_members_hang_together} Negative precipitation is set to zero.",
     }
 
 

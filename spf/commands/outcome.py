@@ -53,28 +53,37 @@ class Check:
         return f"{'ok  ' if self.passed else 'FAIL'} {self.name}: {self.value:.3f} in [{self.limits[0]:g}, {self.limits[1]:g}]"
 
 
-def score(work: Workspace, seconds: dict[str, float]) -> list[dict[str, Any]]:
-    """Score the ensembles against the test members, which are read here for the first time; kept in ``scores.json``."""
+def score(
+    work: Workspace, seconds: Mapping[str, float], files: Mapping[str, Path] | None = None
+) -> list[dict[str, Any]]:
+    """Score the ensembles against the test members, which are read here for the first time; kept in ``scores.json``.
+
+    Args:
+        work: The experiment.
+        seconds: That drawing took, by timescale.
+        files: The ensembles by timescale, if they are not those that `sample` draws; their rows are named ``spf`` all the same.
+    """
     path = work.folder / "scores.json"
-    newest = max(work.ensemble(t).stat().st_mtime for t in work.config.sampling.members)
+    files = files or {t: work.ensemble(t) for t in work.config.sampling.members}
+    newest = max(file.stat().st_mtime for file in files.values())
     if path.exists() and path.stat().st_mtime > newest:
         return json.loads(path.read_text())
-    log.info("scoring (predicted %.1f minutes)", _score_minutes(work))
+    log.info("scoring (predicted %.1f minutes)", 0.2 + sum(f.stat().st_size for f in files.values()) / 200e6)
     data, names = work.config.data, list(work.config.data.variables)
     scenarios = {e: work.scenario(e, m).load() for e, m in data.train.items()}
     test = work.scenario(work.test_scenario(), data.test[work.test_scenario()]).load()
     training = {e: only(ds, names) for e, ds in scenarios.items()}
     predictors = {e: annual_predictor(ds) for e, ds in {**scenarios, work.test_scenario(): test}.items()}
     references = exact_baselines(
-        Case(training, work.test_scenario(), predictors, names, data.decade_start, list(work.config.sampling.members))
+        Case(training, work.test_scenario(), predictors, names, data.decade_start, list(files))
     )
     predictions = [
         Prediction(
             "spf",
-            open_ensemble(work.ensemble(t)),
+            open_ensemble(file),
             {"seed": work.config.sampling.seed, "runtime_s": round(seconds[t], 1)},
         )
-        for t in work.config.sampling.members
+        for t, file in files.items()
     ]
     bar = tqdm(predictions, desc="scoring", unit="ensemble", disable=not work.progress)
     base = anomaly_base(training, names)
@@ -83,11 +92,6 @@ def score(work: Workspace, seconds: dict[str, float]) -> list[dict[str, Any]]:
     )
     write_scores(path, rows)
     return rows
-
-
-def _score_minutes(work: Workspace) -> float:
-    size = sum(work.ensemble(t).stat().st_size for t in work.config.sampling.members)
-    return 0.2 + size / 200e6
 
 
 def judge(work: Workspace, rows: Sequence[dict[str, Any]]) -> list[Check]:

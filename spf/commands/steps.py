@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,77 +17,83 @@ from climatesuite.build import build
 from climatesuite.forcing.energy_response import open_patterns
 from climatesuite.store.open import only, open_run
 from climatesuite.store.provenance import read_provenance
-from spf.codec import FieldCodec
 from spf.commands.ensemble import drawn_by, predict_minutes, write_ensemble
 from spf.commands.workspace import Workspace
 from spf.config import expand
-from spf.learning.data import open_training_runs
 from spf.learning.learn import learn
+from spf.learning.sources import open_runs
 from spf.sampling.emulator import Emulator
+from spf.sources import fit_codecs
 
 log = logging.getLogger("spf")
 INGEST_BYTES_PER_MINUTE = 600e6
 
 
 def ingest(work: Workspace) -> None:
-    """Write the synthetic archive if that is the source, then build the store; what is already there stays."""
+    """Write the synthetic archive if that is the source, then build a store for each source; what is already there stays."""
     data = work.config.data
-    wanted = {e: len(m) for e, m in {**data.train, **data.test}.items()}
+    wanted = {**data.also, data.source_id: {**data.train, **data.test}}
     done = work.folder / "archive" / "complete"
     if data.archive == "synthetic" and not done.exists():
-        log.info("writing the synthetic archive (about 0.2 minutes)")
+        log.info("writing the synthetic archive (about %.1f minutes)", 0.2 * len(wanted))
         grid = (data.grid[0], data.grid[1]) if data.grid else (24, 36)
-        write_archive(
-            work.folder / "archive", sources=(data.source_id,), experiments=wanted, years=data.years, grid=grid,
-            variables=data.variables, progress=work.progress,
-        )  # fmt: skip
+        for source_id, scenarios in wanted.items():
+            write_archive(
+                work.folder / "archive", sources=(source_id,), experiments={e: len(m) for e, m in scenarios.items()},
+                years=data.years, grid=grid, variables=data.variables, progress=work.progress,
+            )  # fmt: skip
         done.touch()
     if not work.store.exists():
         size = sum(f.stat().st_size for f in work.archive().rglob("*.nc")) if work.archive().is_dir() else 0
         log.info(
             "ingesting %.0f MB of NetCDF (predicted %.1f minutes)", size / 1e6, size / INGEST_BYTES_PER_MINUTE + 0.1
         )
-    members = {e: list(m) for e, m in {**data.train, **data.test}.items()}
-    build(
-        work.archive(), work.store, sources=[data.source_id], experiments=list(members), members=members,
-        variables=data.variables, forcings=work.forcing_files(), forcing_names=data.forcings, years=data.years,
-        grid=(data.grid[0], data.grid[1]) if data.grid else None, decade_start=data.decade_start, progress=work.progress,
-    )  # fmt: skip
+    for source_id, scenarios in wanted.items():
+        members = {e: list(m) for e, m in scenarios.items()}
+        build(
+            work.archive(), work.store_of(source_id), sources=[source_id], experiments=list(members), members=members,
+            variables=data.variables, forcings=work.forcing_files(), forcing_names=data.forcings, years=data.years,
+            grid=(data.grid[0], data.grid[1]) if data.grid else None, decade_start=data.decade_start, progress=work.progress,
+        )  # fmt: skip
 
 
-def train(work: Workspace) -> None:
-    """Train until the budget is spent, unless the checkpoint is there."""
+def train(work: Workspace, learn: Callable[..., Path] = learn) -> None:
+    """Train until the budget is spent, unless the checkpoint is there; ``learn`` is called as `spf.learning.learn.learn` is."""
     if work.checkpoint.exists():
         log.info("checkpoint is there: %s", work.checkpoint)
         return
     config = work.config
     log.info("training (predicted %.1f minutes at most)", config.training.minutes + 0.3)
-    scenarios = {e: work.scenario(e, m) for e, m in config.data.train.items()}
-    first = next(iter(scenarios.values()))
+    given = config.data.sources()
+    scenarios = {s: {e: work.scenario(e, m, s) for e, m in runs.items()} for s, runs in given.items()}
+    main = scenarios[config.data.source_id]
+    first = next(iter(main.values()))
     config.pyramid.check_grid(first.sizes["lat"], first.sizes["lon"])
     data = config.data
     patterns = open_patterns(expand(data.patterns), first) if data.patterns else None
-    codec = FieldCodec.fit(
-        scenarios, data.variables, data.forcings, config.pyramid.pooling[0], data.response, patterns
-    )  # fmt: skip
-    learn(config, codec, open_training_runs(scenarios, codec), provenance(work, scenarios), work.folder, work.progress)
+    codecs = fit_codecs(scenarios, data, patterns)
+    runs, codec = open_runs(scenarios, codecs), codecs.pop(data.source_id)
+    others = {"others": codecs} if codecs else {}
+    learn(config, codec, runs, provenance(work, main), work.folder, work.progress, **others)
 
 
 def provenance(work: Workspace, scenarios: dict[str, xr.Dataset]) -> dict[str, Any]:
     """What a checkpoint and its ensembles say about where they come from."""
-    config, store = work.config, read_provenance(work.store)
+    config, sources = work.config, work.config.data.sources()
+    stores = {s: read_provenance(work.store_of(s)) for s in sources}
 
-    def is_training(name: str) -> bool:
-        return any(f"_{e}_" in name or name == f"inputs_{e}.nc" for e in config.data.train)
+    def is_training(name: str, source_id: str) -> bool:
+        return any(f"_{e}_" in name or name == f"inputs_{e}.nc" for e in sources[source_id])
 
+    files = {
+        f["name"]: f["sha256"] for s, store in stores.items() for f in store["sources"] if is_training(f["name"], s)
+    }
     return {
         "source_id": config.data.source_id,
         "training_members": {e: list(map(str, ds.member.values)) for e, ds in scenarios.items()},
         "training_years": [config.data.years[0], config.data.years[1]],
-        "license": "; ".join(store["licenses"]),
-        "source_files": [
-            {"name": f["name"], "sha256": f["sha256"]} for f in store["sources"] if is_training(f["name"])
-        ],
+        "license": "; ".join(dict.fromkeys(text for store in stores.values() for text in store["licenses"])),
+        "source_files": [{"name": name, "sha256": digest} for name, digest in files.items()],
         "version": __version__,
         "torch": str(torch.__version__),
         "hardware": hardware(),
@@ -106,10 +113,10 @@ def hardware() -> str:
     return f"{name}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores{gpu}"
 
 
-def sample(work: Workspace) -> dict[str, float]:
+def sample(work: Workspace, emulator_type: type[Emulator] = Emulator) -> dict[str, float]:
     """Draw the ensembles of the test scenario that are not there yet; seconds by timescale, kept in ``sampling.json``."""
     config, seconds = work.config, _read_seconds(work)
-    emulator = Emulator.load(work.checkpoint)
+    emulator = emulator_type.load(work.checkpoint)
     scenario = work.test_scenario()
     forcings = only(open_run(work.store, config.data.source_id, scenario, "month"), config.data.forcings).load()
     for timescale, members in config.sampling.members.items():

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 import yaml
@@ -9,7 +10,7 @@ import yaml
 from climatesuite.conventions import ENSEMBLE_FILES
 from climatesuite.errors import DataContractError
 from climatesuite.store.open import open_run
-from spf.config import RunConfig, expand, to_dict
+from spf.config import RunConfig, expand, from_dict, to_dict
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Workspace:
         """The Zarr store."""
         return self.folder / "store.zarr"
 
+    def store_of(self, source_id: str) -> Path:
+        """The Zarr store of an Earth system model; those beside ``data.source_id`` have their own scenarios and members."""
+        main = source_id == self.config.data.source_id
+        return self.store if main else self.folder / f"store-{source_id}.zarr"
+
     @property
     def checkpoint(self) -> Path:
         """The trained emulator."""
@@ -50,10 +56,10 @@ class Workspace:
         synthetic = self.config.data.archive == "synthetic"
         return self.folder / "archive" / "forcings" if synthetic else expand(self.config.data.forcing_files)
 
-    def scenario(self, experiment_id: str, members: tuple[str, ...]) -> xr.Dataset:
-        """Monthly run of a scenario from the store, with some of its members and all forcings."""
-        ds = open_run(self.store, self.config.data.source_id, experiment_id, "month")
-        return ds.sel(member=list(members))
+    def scenario(self, experiment_id: str, members: tuple[str, ...], source_id: str = "") -> xr.Dataset:
+        """Monthly run of a scenario from the store, with some of its members and all forcings; of ``data.source_id`` by default."""
+        source = source_id or self.config.data.source_id
+        return open_run(self.store_of(source), source, experiment_id, "month").sel(member=list(members))
 
     def test_scenario(self) -> str:
         """experiment_id that is sampled and scored."""
@@ -70,7 +76,7 @@ def open_workspace(config: RunConfig, folder: Path, progress: bool = True) -> Wo
     settings = folder / "experiment.yaml"
     now = to_dict(config)
     if settings.exists():
-        before = yaml.safe_load(settings.read_text())
+        before = _with_defaults(yaml.safe_load(settings.read_text()))
         changed = sorted(k for k in {*now, *before} if now.get(k) != before.get(k))
         if changed:
             raise DataContractError(
@@ -82,3 +88,11 @@ def open_workspace(config: RunConfig, folder: Path, progress: bool = True) -> Wo
         part.write_text(yaml.safe_dump(now, sort_keys=False))
         part.replace(settings)
     return Workspace(config, folder, progress)
+
+
+def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with what was not yet a setting when they were written; those that are none any more stay and are told apart."""
+    try:
+        return to_dict(from_dict(RunConfig, settings))
+    except (ValueError, TypeError):
+        return settings

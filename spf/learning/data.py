@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from spf.codec import FieldCodec
+from spf.network.backbone import drop_sources
 from spf.pyramid.operators import pool_space, pool_time, upsample
 from spf.pyramid.path import path_point
 from spf.pyramid.spec import MONTHS_IN, PyramidSpec, Stage
@@ -76,7 +77,7 @@ class Window(NamedTuple):
         parent: The stage before, normalised by its own gain, repeated to the same shape; zeros at stage 0.
         forcings: (forcing, step, lat, lon).
         calendar: Ids (step,).
-        source: Index of the Earth system model ().
+        source: Number of the Earth system model (), 0 where there is only one.
     """
 
     fields: Tensor
@@ -87,7 +88,8 @@ class Window(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Windows of one stage with noise applied; x_t and target (batch, var, time, lat, lon), t and source (batch,)."""
+    """Windows of one stage with noise applied; x_t and target (batch, var, time, lat, lon), t and source (batch,); a tenth of
+    the sources hidden."""
 
     stage: str
     x_t: Tensor
@@ -245,7 +247,8 @@ def span_of(shape: Shape, block: int) -> int:
 class WindowStream(IterableDataset[Batch]):
     """An endless stream of batches; batch i depends on (seed, rank, i) alone, so a resumed stream is the same stream.
 
-    Paths are uniform, and so are stages unless ``shares`` says otherwise; the batch size keeps the number of field tokens about constant.
+    Paths are uniform, and so are stages unless ``shares`` says otherwise; the batch size keeps the number of field tokens about
+    constant.
 
     Args:
         runs: Training runs.
@@ -315,6 +318,7 @@ class WindowStream(IterableDataset[Batch]):
         generator = torch.Generator().manual_seed(int(rng.integers(2**63 - 1)))
         noise = torch.randn(fields.shape, generator=generator)
         t = torch.rand(len(built), generator=generator)
+        source = drop_sources(source, generator)
         point = path_point(fields, parent, noise, t, stage)
         phase = (lead - shape.before) % block
         return Batch(stage.key, point.x_t, t, point.target, forcings, calendar, source, phase)

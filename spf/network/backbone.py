@@ -33,10 +33,14 @@ class Backbone(nn.Module):
         n_fields: Number of variables.
         n_forcings: Number of forcing channels.
         n_sources: Number of Earth system models that are told apart; 0 tells none apart.
+        forcing_pooling: Factor between the forcings' grid and the full grid.
 
     Raises:
-        ValueError: If patches do not tile the coarsest grid.
+        ValueError: If patches do not tile their grids.
     """
+
+    kind = "pyramid"
+    """Named in checkpoints, so that no emulator of another kind reads them."""
 
     def __init__(
         self,
@@ -48,15 +52,17 @@ class Backbone(nn.Module):
         n_fields: int,
         n_forcings: int,
         n_sources: int = 0,
+        forcing_pooling: int = 4,
     ) -> None:
         super().__init__()
         self.config, self.spec, self.n_fields = config, spec, n_fields
         self.patches = config.patches(len(spec.pooling))
         tiled = [("patch", p, f) for p, f in zip(self.patches, spec.pooling, strict=True)]
-        for name, patch, factor in [*tiled, ("forcing_patch", config.forcing_patch, spec.pooling[0])]:
+        for name, patch, factor in [*tiled, ("forcing_patch", config.forcing_patch, forcing_pooling)]:
             grid = (len(lat_deg) // factor, len(lon_deg) // factor)
             if grid[0] % patch or grid[1] % patch:
-                which = "coarsest grid" if factor == spec.pooling[0] else "grid"
+                coarsest = "coarsest grid" if factor == spec.pooling[0] else "grid"
+                which = "forcings' grid" if name == "forcing_patch" else coarsest
                 raise ValueError(
                     f"network.{name} {patch} does not tile the {which} {grid[0]}x{grid[1]}; choose a divisor"
                 )
@@ -65,7 +71,7 @@ class Backbone(nn.Module):
         lat, lon = torch.tensor(lat_deg), torch.tensor(lon_deg)
         # constants of the grids: they follow the module to its device and stay out of checkpoints
         blocks = {f"place_{k}": f * p for k, (f, p) in enumerate(zip(spec.pooling, self.patches, strict=True))}
-        for name, block in {**blocks, "place": spec.pooling[0] * q}.items():
+        for name, block in {**blocks, "place": forcing_pooling * q}.items():
             code = sphere_positions(lat.reshape(-1, block).mean(-1), lon.reshape(-1, block).mean(-1), width)
             self.register_buffer(name, code, persistent=False)
         self.place: Tensor
@@ -156,7 +162,7 @@ class Backbone(nn.Module):
     def _angles(
         self, sizes: Sequence[tuple[int, int]], frames: Sequence[int], device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Rotary cosine and sine of each row, by its frame in its window."""
+        """Rotary cosine and signed sine of each row, by its frame in its window."""
         each = zip(sizes, frames, strict=True)
         steps = [torch.arange(n, device=device).repeat_interleave(size[1] // n).repeat(size[0]) for size, n in each]
         cos, sin = rotary(torch.cat(steps), self.config.width // self.config.heads)

@@ -167,7 +167,7 @@ class Prior(nn.Module):
 
 
 def turn(axes: Tensor, x: Tensor) -> Tensor:
-    """Each cell's variables along its axes: (axis, var, lat, lon), (batch, var, time, lat, lon) -> (batch, axis, time, lat, lon)."""
+    """Each cell's variables along its axes (axis, var, lat, lon): (batch, var, time, lat, lon) -> (batch, axis, time, lat, lon)."""
     return torch.stack([sum((axis[v] * x[:, v] for v in range(1, len(axis))), axis[0] * x[:, 0]) for axis in axes], 1)
 
 

@@ -2,9 +2,9 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 import xarray as xr
@@ -27,6 +27,7 @@ from spf.pyramid.windows import ForcingSeries, Segment, Tile, calendar_ids
 from spf.sampling.plan import Plan, plan_windows
 from spf.sampling.sampler import cascade, groups_of, phase_of, windows_in
 from spf.sampling.solvers import CALLS_PER_STEP
+from spf.sources import UNKNOWN, Source, averaged_codec, averaged_gains, provenance_of, sharing
 
 log = logging.getLogger("spf")
 
@@ -43,6 +44,8 @@ class Emulator:
         provenance: What it was made from.
         digest: sha256 of the checkpoint file ("" if never saved).
         precision: ``32-true`` or ``bf16-mixed``; of the network alone, all other arithmetic is float32.
+        sources: The Earth system models it tells apart, in the order of their numbers; empty where it was trained on one.
+        source: Number of the one that is drawn, 0 for one that is not known.
     """
 
     backbone: Backbone
@@ -52,6 +55,9 @@ class Emulator:
     provenance: dict[str, Any]
     digest: str = ""
     precision: str = "32-true"
+    sources: tuple[Source, ...] = ()
+    source: int = UNKNOWN
+    backbone_type: ClassVar[type[Backbone]] = Backbone
 
     @classmethod
     def load(cls, path: str | Path) -> "Emulator":
@@ -59,16 +65,62 @@ class Emulator:
 
         Raises:
             FileNotFoundError: If there is none.
-            ValueError: If the file is not a checkpoint.
+            ValueError: If the file is not a checkpoint, or of another kind of emulator.
         """
         content = checkpoint.load(path)
-        backbone = make_backbone(content)
+        backbone = make_backbone(content, cls.backbone_type)
         backbone.load_state_dict(content["weights"])
         backbone.eval()
         codec = FieldCodec.from_dict(content["codec"])
         start = int(content["config"]["data"]["decade_start"])
         precision = precision_of(content["config"]["training"]["precision"])
-        return cls(backbone, codec, content["gains"], start, content["provenance"], checkpoint.sha256(path), precision)
+        sources = tuple(Source.from_dict(s) for s in content.get("sources", []))
+        known, digest = content["provenance"], checkpoint.sha256(path)
+        return cls(
+            backbone, codec, content["gains"], start, known, digest, precision, sources, 1 if sources else UNKNOWN
+        )
+
+    def of(self, source_id: str) -> Self:
+        """The emulator of another Earth system model that it was trained on.
+
+        Raises:
+            DataContractError: If it was not.
+        """
+        if not self.sources and source_id == self.provenance["source_id"]:
+            return self
+        for number, found in enumerate(self.sources, 1):
+            if found.source_id == source_id:
+                known = provenance_of(self.provenance, self.sources, source_id)
+                return replace(self, codec=found.codec, gains=found.gains, source=number, provenance=known)
+        names = [s.source_id for s in self.sources] or [self.provenance["source_id"]]
+        raise DataContractError(
+            f"emulator of {source_id}", "not trained on it", f"one of {', '.join(names)}", "name one of them, or use `unseen`"
+        )  # fmt: skip
+
+    def unseen(
+        self, source_id: str = "unseen", codec: FieldCodec | None = None, gains: dict[str, Tensor] | None = None
+    ) -> Self:
+        """The emulator of an Earth system model that it was not trained on, from what its sources have in common.
+
+        Args:
+            source_id: Name of the model.
+            codec: Fitted on the model's own data, of which the forced response is used; by default the mean of the sources'
+                responses, in the first one's calendar.
+            gains: Of the model's departures in this emulator's scales, by stage key; by default the sources' root mean square.
+
+        Raises:
+            DataContractError: If it was trained on one model only, the codec has another grid or other variables, or responses have
+                no mean (an energy balance is among them) and no codec is given.
+        """
+        if len(self.sources) < 2:
+            raise DataContractError(
+                f"emulator of {source_id}", "an emulator of one source", "one of several", "train with data.also"
+            )
+        own = averaged_codec(self.sources) if codec is None else sharing(codec, self.sources[0].codec, source_id)
+        known = provenance_of(self.provenance, self.sources, source_id)
+        return replace(
+            self, codec=own, gains=gains or averaged_gains(self.sources), source=UNKNOWN, provenance=known
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         known, members = self.provenance, {e: len(m) for e, m in self.provenance["training_members"].items()}
@@ -137,20 +189,15 @@ class Emulator:
         series, plan = self._prepare(forcings, timescale, years, how)
         predictor = self.codec.predictor(forcings)
         frame = self.template(forcings, timescale, years)
-        device = next(self.backbone.parameters()).device
-        spec = self.backbone.spec
-        path = spec.path(timescale)
-        shape = (len(self.codec.variables), len(self.codec.grid.lat), len(self.codec.grid.lon))
-        together = max(1, how.batch // windows_in(spec, timescale, plan.segments)[-1])
-        condition = Conditions(series, device)
-        gain = self.gains[path[-1].key]
+        gain = self.gains[self.backbone.spec.path(timescale)[-1].key]
+        together = self.members_together(timescale, plan, how)
         for first in range(0, len(members), together):
             chosen = members[first : first + together]
-            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, self.precision == "bf16-mixed"):
-                drawn = cascade(
-                    spec, timescale, plan.segments, self.backbone.velocity, SeededNoise(seed), condition, chosen, shape,
-                    how.steps(len(path)), how.batch, device=device, on_step=on_step,
-                ).float().cpu()  # fmt: skip
+            with (
+                torch.inference_mode(),
+                torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16-mixed"),
+            ):
+                drawn = self.trajectories(timescale, series, plan, chosen, seed, how, on_step).float().cpu()
             for member, x in zip(chosen, drawn, strict=True):
                 kept = x.unflatten(1, (-1, gain.shape[1]))[:, plan.keep] * gain[:, None]
                 forced = self.codec.forced(predictor, timescale, plan.labels, member)
@@ -161,10 +208,7 @@ class Emulator:
         sampling: SamplingConfig | None = None,
     ) -> int:  # fmt: skip
         """Windows that the network calls of one member hold together, for progress."""
-        how = sampling or SamplingConfig()
-        plan, spec = self._prepare(forcings, timescale, years, how)[1], self.backbone.spec
-        found = windows_in(spec, timescale, plan.segments)
-        return sum(n * c for n, c in zip(found, calls_of(how, len(spec.path(timescale))), strict=True))
+        return sum(n for _, n, _, _ in self.calls(forcings, timescale, years, sampling))
 
     def calls(
         self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None = None,
@@ -172,10 +216,59 @@ class Emulator:
     ) -> list[tuple[Stage, int, tuple[int, ...], Condition]]:  # fmt: skip
         """What a member costs: for every kind of window its stage, how many pass through the network, the shape of one
         (var, step, lat, lon) and its condition."""
-        how, spec = sampling or SamplingConfig(), self.backbone.spec
+        how = sampling or SamplingConfig()
         series, plan = self._prepare(forcings, timescale, years, how)
-        condition, n_var = Conditions(series, next(self.backbone.parameters()).device), len(self.codec.variables)
-        n_lat, n_lon = len(self.codec.grid.lat), len(self.codec.grid.lon)
+        return self.windows(timescale, series, plan, how)
+
+    def serial_calls(
+        self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None = None,
+        sampling: SamplingConfig | None = None,
+    ) -> int:  # fmt: skip
+        """Network calls of a member that wait for one another, whatever the machine."""
+        how = sampling or SamplingConfig()
+        plan = self._prepare(forcings, timescale, years, how)[1]
+        return self.rounds(plan) * sum(calls_of(how, len(plan.segments)))
+
+    @property
+    def how_members_hang_together(self) -> str:
+        """For the files' comment."""
+        spec = self.backbone.spec
+        if any(spec.halo[stage.timescale] for stage in spec.stages().values()):
+            return "Members are trajectories: windows see the steps of their neighbours."
+        return "Windows are drawn independently of each other given their parents."
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.backbone.parameters()).device
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(var, lat, lon) of the full grid."""
+        return len(self.codec.variables), len(self.codec.grid.lat), len(self.codec.grid.lon)
+
+    def members_together(self, timescale: str, plan: Plan, how: SamplingConfig) -> int:
+        """Members of which so many windows pass through the network at once as fill a batch."""
+        return max(1, how.batch // windows_in(self.backbone.spec, timescale, plan.segments)[-1])
+
+    def trajectories(
+        self, timescale: str, series: ForcingSeries, plan: Plan, members: Sequence[int], seed: int, how: SamplingConfig,
+        on_step: Callable[[int], None] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Normalised fields (member, var, step, lat, lon) of the plan's last segment."""
+        spec = self.backbone.spec
+        return cascade(
+            spec, timescale, plan.segments, self.backbone.velocity, SeededNoise(seed),
+            Conditions(series, self.device, self.source), members, self.shape, how.steps(len(plan.segments)), how.batch,
+            device=self.device, on_step=on_step,
+        )  # fmt: skip
+
+    def windows(
+        self, timescale: str, series: ForcingSeries, plan: Plan, how: SamplingConfig
+    ) -> list[tuple[Stage, int, tuple[int, ...], Condition]]:
+        """What `calls` returns."""
+        spec, (n_var, n_lat, n_lon) = self.backbone.spec, self.shape
+        condition = Conditions(series, self.device, self.source)
         found: list[tuple[Stage, int, tuple[int, ...], Condition]] = []
         path = spec.path(timescale)
         for stage, segment, n_calls in zip(path, plan.segments, calls_of(how, len(path)), strict=True):
@@ -183,6 +276,10 @@ class Emulator:
                 shape = (n_var, group[0].end - group[0].begin, n_lat // stage.pooling, n_lon // stage.pooling)
                 found.append((stage, len(group) * n_calls, shape, condition(stage, segment, group[:1])))
         return found
+
+    def rounds(self, plan: Plan) -> int:
+        """How often all stages are walked through, one time after the other."""
+        return 1
 
     def template(self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None = None) -> xr.Dataset:
         """Coordinates and attributes of the ensemble, without fields."""
@@ -234,10 +331,11 @@ class Emulator:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Conditions of windows from a scenario's encoded forcings."""
+    """Conditions of windows from a scenario's encoded forcings, all of one source."""
 
     series: ForcingSeries
     device: torch.device
+    source: int = UNKNOWN
 
     def __call__(self, stage: Stage, segment: Segment, found: Sequence[Tile]) -> Condition:
         """One row a window; all windows are of one shape and place in their parents' blocks."""
@@ -247,7 +345,8 @@ class Conditions:
             forcings.append(self.series.window(stage.timescale, start, steps))
             ids.append(calendar_ids(stage.timescale, start, steps, segment.anchor))
         phase = phase_of(stage, segment, found[0])
-        return Condition(torch.stack(forcings).to(self.device), torch.stack(ids).to(self.device), phase=phase)
+        source = torch.full((len(found),), self.source, device=self.device) if self.source else None
+        return Condition(torch.stack(forcings).to(self.device), torch.stack(ids).to(self.device), source, phase)
 
 
 def calls_of(how: SamplingConfig, n_stages: int) -> list[int]:
@@ -255,11 +354,23 @@ def calls_of(how: SamplingConfig, n_stages: int) -> list[int]:
     return [s.n_steps * CALLS_PER_STEP[s.solver] for s in how.steps(n_stages)]
 
 
-def make_backbone(content: dict[str, Any]) -> Backbone:
-    """A network of the checkpoint's shape, untrained."""
+def make_backbone(content: dict[str, Any], backbone_type: type[Backbone] = Backbone) -> Backbone:
+    """A network of the checkpoint's shape, untrained.
+
+    Raises:
+        ValueError: If the checkpoint holds another type of network.
+    """
+    kind = content["provenance"].get("network", Backbone.kind)
+    if kind != backbone_type.kind:
+        raise ValueError(
+            f"checkpoint: its network is {kind}, not {backbone_type.kind}; load it with the emulator of that kind"
+        )
     config = content["config"]
     spec, size = from_dict(PyramidSpec, config["pyramid"]), from_dict(NetworkConfig, config["network"])
     couplings = {k: coupling_from_dict(c) for k, c in content["couplings"].items()}
     grid = content["codec"]["grid"]
     n_fields, n_forcings = len(content["codec"]["scales"]), len(content["codec"]["forcing_mean"])
-    return Backbone(size, spec, couplings, grid["lat"].tolist(), grid["lon"].tolist(), n_fields, n_forcings)
+    return backbone_type(
+        size, spec, couplings, grid["lat"].tolist(), grid["lon"].tolist(), n_fields, n_forcings, len(content.get("sources", [])),
+        forcing_pooling=content["codec"]["forcing_pooling"],
+    )  # fmt: skip

@@ -14,7 +14,7 @@ from spf.config import load_config, to_dict
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted([*ROOT.glob("climatesuite/**/*.py"), *ROOT.glob("spf/**/*.py")])
-EXPERIMENTS = sorted(ROOT.glob("experiments/*.yaml"))
+EXPERIMENTS = sorted([*ROOT.glob("experiments/*.yaml"), *ROOT.glob("experiments/comparisons/*.yaml")])
 
 
 def tool(name):

@@ -60,6 +60,7 @@ class Fake:
     )
     codec = SimpleNamespace(variables=("tas", "pr"), beyond_training=lambda forcings: [])
     backbone = SimpleNamespace(spec=PyramidSpec())
+    how_members_hang_together = "They do not."
 
     def __init__(self, grid=(4, 6), finished=None, pause=0.0):
         self.grid, self.finished, self.pause, self.drawn = grid, finished, pause, []
@@ -68,7 +69,7 @@ class Fake:
         frame = fake_ensemble(timescale, [0], years, self.grid).isel(member=0, drop=True).drop_vars(["tas", "pr"])
         return frame.assign_attrs(source_id="SYNTHETIC-A")
 
-    def windows_per_member(self, forcings, timescale, years):
+    def windows_per_member(self, forcings, timescale, years, sampling):
         return 1
 
     def draw(self, forcings, timescale, members, years, seed, sampling, on_step):

@@ -49,7 +49,8 @@ def test_with_halos_years_persist_across_decades_as_within(world):
 def test_halos_cost_little_of_a_windows_own_law(world):
     found, true = drawn(world, True), truth(world)
     errors = [
-        (found - true)[m : m + 12, m : m + 12].norm() / true[m : m + 12, m : m + 12].norm() for m in range(0, 120 * DECADES, 12)
+        (found - true)[m : m + 12, m : m + 12].norm() / true[m : m + 12, m : m + 12].norm()
+        for m in range(0, 120 * DECADES, 12)
     ]
     assert sum(errors) / len(errors) < 0.03
     assert (yearly(found).trace() / yearly(true).trace()).sqrt() == pytest.approx(1.0, abs=0.012)

@@ -1,0 +1,85 @@
+"""Training runs of several Earth system models: numbered, and seen in gains of their own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from spf.codec import FieldCodec
+from spf.learning.data import TrainingRun, Windows, open_training_runs
+from spf.learning.measure import measure_gains
+from spf.pyramid.spec import PyramidSpec, Stage
+from spf.sources import UNKNOWN, Scenarios, Source
+
+
+def open_runs(scenarios: Mapping[str, Scenarios], codecs: Mapping[str, FieldCodec]) -> tuple[TrainingRun, ...]:
+    """All members of all sources as training runs.
+
+    Args:
+        scenarios: Canonical monthly Datasets by source_id and scenario.
+        codecs: Of `fit_codecs`.
+
+    Returns:
+        Runs with sources numbered from 1 in the order of ``codecs``; a single source has no number.
+    """
+    first = 1 if len(codecs) > 1 else UNKNOWN
+    numbered = enumerate(codecs.items(), first)
+    return tuple(run for number, (s, codec) in numbered for run in open_training_runs(scenarios[s], codec, number))
+
+
+@dataclass(frozen=True)
+class WindowsOfSources(Windows):
+    """Windows of runs of several sources, each divided by the gains of its source.
+
+    Attributes:
+        of: Windows of each source by its number; ``gains`` are those of the first.
+    """
+
+    of: Mapping[int, Windows]
+
+    def fields(self, run: TrainingRun, stage: Stage, start: int, steps: int, anchor: int) -> tuple[Tensor, Tensor]:
+        """Normalised fields and their repeated parents, (var, step, lat, lon) each."""
+        return self.of[run.source].fields(run, stage, start, steps, anchor)
+
+
+def measure_windows(
+    runs: Sequence[TrainingRun], spec: PyramidSpec, row_weights: Tensor, progress: bool = False
+) -> Windows:
+    """Windows with gains measured on the runs, source by source, so that departures of each have unit variance in every cell."""
+    numbers = sorted({run.source for run in runs})
+    of = {
+        n: Windows(spec, row_weights, measure_gains([r for r in runs if r.source == n], spec, row_weights, progress))
+        for n in numbers
+    }
+    first = of[numbers[0]]
+    return first if numbers == [UNKNOWN] else WindowsOfSources(spec, row_weights, first.gains, of)
+
+
+def learned_sources(codecs: Mapping[str, FieldCodec], windows: Windows, runs: Sequence[TrainingRun]) -> list[Source]:
+    """What a checkpoint keeps of each numbered source; nothing where sources have no numbers.
+
+    Args:
+        codecs: By source_id, in the order of the numbers.
+        windows: Of `measure_windows`.
+        runs: All of them, also those that are held out.
+
+    Raises:
+        ValueError: If there are other codecs than numbers.
+    """
+    of = windows.of if isinstance(windows, WindowsOfSources) else {}
+    if sorted(of) != list(range(1, len(codecs) + 1)) and (of or len(codecs) > 1):
+        raise ValueError(f"{len(codecs)} codecs ({', '.join(codecs)}) for runs of the sources numbered {sorted(of)}")
+    return [
+        Source(source_id, codec, dict(of[number].gains), members_of(runs, number))
+        for number, (source_id, codec) in enumerate(codecs.items(), 1)
+        if of
+    ]
+
+
+def members_of(runs: Sequence[TrainingRun], source: int) -> dict[str, list[str]]:
+    """Members of a source by scenario."""
+    members: dict[str, list[str]] = {}
+    for run in runs:
+        if run.source == source:
+            members.setdefault(run.scenario, []).append(run.member)
+    return members
