@@ -24,9 +24,10 @@ from spf.commands.outcome import score
 from spf.commands.steps import hardware, ingest, sample, train
 from spf.commands.unet import CLIMAX, UNET, Architecture, deterministic
 from spf.commands.workspace import Workspace, open_workspace
-from spf.config import RunConfig, load_config, to_dict
+from spf.config import RunConfig, load_config
 from spf.cost import CostModel
 from spf.learning.learn import learn
+from spf.plain import to_dict
 from spf.rivals.autoregressive import StepEmulator, train_autoregressive
 from spf.sampling.emulator import Emulator
 

@@ -55,11 +55,12 @@ from climatesuite.harmonise.calendars import month_lengths, time_coords
 from climatesuite.harmonise.grids import cos_weights, grid_coords
 from spf.commands.outcome import SPREAD_LIMITS, Check
 from spf.commands.steps import hardware
-from spf.config import RunConfig, load_config, to_dict
+from spf.config import RunConfig, load_config
 from spf.learning.data import open_training_runs
 from spf.learning.learn import learn
 from spf.learning.measure import measure_gains
 from spf.learning.sources import open_runs
+from spf.plain import to_dict
 from spf.sampling.emulator import Emulator
 from spf.sources import fit_codecs
 

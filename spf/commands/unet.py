@@ -23,11 +23,12 @@ from climatesuite.store.open import only, open_run
 from spf.codec import Grid, measure_forcings, pool_forcings
 from spf.commands.steps import hardware, ingest, provenance
 from spf.commands.workspace import Workspace, open_workspace
-from spf.config import load_config, to_dict
+from spf.config import load_config
 from spf.learning.regression import Pairs, Regression, fit_regression, predict
 from spf.network.backbone import count_parameters
 from spf.network.climax import ClimaX
 from spf.network.unet import UNet, check_grid
+from spf.plain import to_dict
 
 log = logging.getLogger("spf")
 

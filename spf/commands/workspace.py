@@ -10,7 +10,8 @@ import yaml
 from climatesuite.conventions import ENSEMBLE_FILES
 from climatesuite.errors import DataContractError
 from climatesuite.store.open import open_run
-from spf.config import RunConfig, expand, from_dict, to_dict
+from spf.config import RunConfig, expand
+from spf.plain import from_dict, to_dict
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from spf import checkpoint
-from spf.config import NetworkConfig, RunConfig, from_dict
+from spf.config import NetworkConfig, RunConfig
 from spf.network.backbone import Backbone
+from spf.plain import from_dict
 from spf.sources import UNKNOWN
 
 FREE = {"patch", "forcing_patch", "checkpointing", "size"}

@@ -8,7 +8,7 @@ import torch
 
 from spf import checkpoint
 from spf.codec import FieldCodec
-from spf.config import RunConfig, expand, to_dict
+from spf.config import RunConfig, expand
 from spf.learning import held_out
 from spf.learning.curves import write_learning_curves
 from spf.learning.data import TrainingRun, WindowStream
@@ -19,6 +19,7 @@ from spf.learning.packing import PackedStream
 from spf.learning.sources import learned_sources, measure_windows
 from spf.learning.train import SNAPSHOT, fit, is_first_process
 from spf.network.backbone import Backbone, count_parameters
+from spf.plain import to_dict
 from spf.pyramid.coupling import coupling_to_dict
 
 

@@ -126,7 +126,7 @@ def draw_autoregressive(
     shape: tuple[int, int, int],
     steps: Sequence[StageSteps],
     device: torch.device | None = None,
-    on_step: Callable[[int], None] | None = None,
+    on_step: Callable[[float], None] | None = None,
 ) -> Tensor:
     """Draw the steps of a segment one after another, members side by side.
 
@@ -173,7 +173,7 @@ def draw_autoregressive(
 
 def _given(
     velocity: Velocity, stage: Stage, past: Sequence[Tensor], condition: Condition | None,
-    on_step: Callable[[int], None] | None,
+    on_step: Callable[[float], None] | None,
 ) -> Callable[[Tensor, Tensor], Tensor]:  # fmt: skip
     """The velocity of a step's state, for the solver."""
 
@@ -207,7 +207,7 @@ class StepEmulator(Emulator):
 
     def trajectories(
         self, timescale: str, series: ForcingSeries, plan: Plan, members: Sequence[int], seed: int, how: SamplingConfig,
-        on_step: Callable[[int], None] | None = None,
+        on_step: Callable[[float], None] | None = None,
     ) -> Tensor:  # fmt: skip
         """Normalised fields (member, var, step, lat, lon) of the plan's last segment, up to the last step that is kept.
 

@@ -16,9 +16,10 @@ from climatesuite.forcing.forcings import open_forcings
 from climatesuite.harmonise.calendars import time_coords
 from spf import checkpoint
 from spf.codec import FieldCodec
-from spf.config import NetworkConfig, SamplingConfig, from_dict
+from spf.config import NetworkConfig, SamplingConfig
 from spf.interfaces import Condition
 from spf.network.backbone import Backbone
+from spf.plain import from_dict
 from spf.precision import precision_of
 from spf.pyramid.coupling import coupling_from_dict
 from spf.pyramid.noise import SeededNoise
@@ -178,7 +179,7 @@ class Emulator:
         years: tuple[int, int] | None = None,
         seed: int = 0,
         sampling: SamplingConfig | None = None,
-        on_step: Callable[[int], None] | None = None,
+        on_step: Callable[[float], None] | None = None,
     ) -> Iterator[tuple[int, xr.Dataset]]:
         """Members one after another, as (number, Dataset (time, lat, lon)); memory does not grow with the ensemble.
 
@@ -253,15 +254,20 @@ class Emulator:
 
     def trajectories(
         self, timescale: str, series: ForcingSeries, plan: Plan, members: Sequence[int], seed: int, how: SamplingConfig,
-        on_step: Callable[[int], None] | None = None,
+        on_step: Callable[[float], None] | None = None,
     ) -> Tensor:  # fmt: skip
-        """Normalised fields (member, var, step, lat, lon) of the plan's last segment."""
-        spec = self.backbone.spec
+        """Normalised fields (member, var, step, lat, lon) of the plan's last segment.
+
+        Fewer members than go together are filled up with the last: a member's bits do not depend on how many are drawn.
+        """
+        spec, n = self.backbone.spec, len(members)
+        full = [*members, *[members[-1]] * (self.members_together(timescale, plan, how) - n)]
+        told = None if on_step is None else lambda windows: on_step(windows * n / len(full))
         return cascade(
             spec, timescale, plan.segments, self.backbone.velocity, SeededNoise(seed),
-            Conditions(series, self.device, self.source), members, self.shape, how.steps(len(plan.segments)), how.batch,
-            device=self.device, on_step=on_step,
-        )  # fmt: skip
+            Conditions(series, self.device, self.source), full, self.shape, how.steps(len(plan.segments)), how.batch,
+            device=self.device, on_step=told,
+        )[:n]  # fmt: skip
 
     def windows(
         self, timescale: str, series: ForcingSeries, plan: Plan, how: SamplingConfig

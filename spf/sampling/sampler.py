@@ -38,7 +38,7 @@ class TiledVelocity:
     stage: Stage
     groups: tuple[tuple[tuple[Tile, ...], Condition | None], ...]
     batch: int
-    on_step: Callable[[int], None] | None = None
+    on_step: Callable[[float], None] | None = None
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """Velocity at flow time t (a scalar)."""
@@ -94,7 +94,7 @@ def cascade(
     steps: Sequence[StageSteps],
     batch: int = 64,
     device: torch.device | None = None,
-    on_step: Callable[[int], None] | None = None,
+    on_step: Callable[[float], None] | None = None,
 ) -> Tensor:
     """Sample some members through all stages.
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from spf.config import load_config, to_dict
+from spf.config import load_config
+from spf.plain import to_dict
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted([*ROOT.glob("climatesuite/**/*.py"), *ROOT.glob("spf/**/*.py")])

@@ -16,7 +16,8 @@ from climatesuite.forcing.energy_response import EnergyBalanceResponse
 from climatesuite.forcing.response import ForcedResponse
 from spf import checkpoint
 from spf.codec import FieldCodec
-from spf.config import DataConfig, from_dict, to_dict
+from spf.config import DataConfig
+from spf.plain import from_dict, to_dict
 from worlds import tiny
 
 SSP = {"low": "ssp126", "high": "ssp585", "mid": "ssp370"}

@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from spf.config import RunConfig, expand, from_dict, load_config, to_dict
+from spf.config import RunConfig, expand, load_config
+from spf.plain import from_dict, to_dict
 
 GOOD = {
     "name": "x",

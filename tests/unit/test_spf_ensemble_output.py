@@ -31,9 +31,10 @@ from spf.commands.ensemble import drawn_by, predict_minutes, write_ensemble
 from spf.commands.sample import targets
 from spf.commands.share import ALONE, Share
 from spf.commands.spread import Order, draw_members, prepare, publish
-from spf.config import SamplingConfig, from_dict, to_dict
+from spf.config import SamplingConfig
 from spf.learning.data import open_training_runs
 from spf.learning.learn import learn
+from spf.plain import from_dict, to_dict
 from spf.pyramid.noise import SeededNoise
 from spf.pyramid.spec import PyramidSpec
 from spf.sampling.emulator import Emulator
@@ -397,7 +398,7 @@ def test_names_of_several_scenarios(tmp_path):
 def test_the_prediction_counts_the_steps_of_each_stage(files):
     emulator = Emulator.load(files / "emulator.pt")
     calls = []
-    object.__setattr__(emulator.backbone, "velocity", lambda x, *_: calls.append(x) or time.sleep(0.02) or x)
+    object.__setattr__(emulator.backbone, "velocity", lambda x, *_: calls.append(x) or time.sleep(0.01 * len(x)) or x)
     drivers = emulator.open_forcings(files / "inputs_mid.nc")
     few, many = (
         predict_minutes(emulator, drivers, "decade", 1, tiny.YEARS, SamplingConfig(n_steps=n, solver="euler"))
@@ -442,12 +443,12 @@ def test_lists_that_do_not_fit_the_stages_are_refused_before_anything_is_made(tm
 def test_the_history_of_adams_bashforth_is_cleared_at_every_jump():
     """Windows of one step a stage, one after another, are Euler's; those of more steps are not."""
     spec = PyramidSpec()
-    plan = plan_windows(spec, "month", (2015, 2034), (2015, 2016), 2015)
+    plan = plan_windows(spec, "month", (2015, 2034), (2015, 2016), 2015, [2, 2, 2])
 
     def drawn(solver, n_steps):
         steps = [*SamplingConfig(solver=solver, n_steps=n_steps).steps(3)]
         velocity = lambda x, t, stage, _: (1 + stage.index) * torch.cos(3 * t.view(-1, 1, 1, 1, 1)) - x * x / 9  # noqa: E731
-        return cascade(spec.path("month"), plan.stages, velocity, SeededNoise(1), None, [0], (1, 8, 8), steps, batch=1)
+        return cascade(spec, "month", plan.segments, velocity, SeededNoise(1), None, [0], (1, 8, 8), steps, batch=1)
 
     torch.testing.assert_close(drawn("adams_bashforth", 1), drawn("euler", 1), rtol=0, atol=0)
     assert (drawn("adams_bashforth", (1, 1, 2)) - drawn("euler", (1, 1, 2))).abs().max() > 0.01

@@ -8,13 +8,13 @@ import torch
 
 from spf import checkpoint
 from spf.codec import FieldCodec
-from spf.config import from_dict, to_dict
 from spf.learning.data import Windows, WindowStream, draw_shape, open_training_runs
 from spf.learning.ema import MovingAverage
 from spf.learning.learn import learn
 from spf.learning.measure import measure_couplings, measure_gains
 from spf.learning.module import schedule
 from spf.learning.train import SNAPSHOT
+from spf.plain import from_dict, to_dict
 from spf.pyramid.operators import pool_space, upsample
 from spf.pyramid.spec import PyramidSpec
 from spf.pyramid.windows import january

@@ -7,10 +7,11 @@ import shutil
 import pytest
 import torch
 
-from spf.config import NetworkConfig, from_dict, to_dict
+from spf.config import NetworkConfig
 from spf.interfaces import Condition
 from spf.network.backbone import Backbone, count_parameters, drop_sources
 from spf.network.sizes import SIZES
+from spf.plain import from_dict, to_dict
 from spf.pyramid.coupling import white_coupling
 from spf.pyramid.prior import Prior
 from spf.pyramid.spec import PyramidSpec

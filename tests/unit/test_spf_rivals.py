@@ -12,10 +12,11 @@ import torch
 from climatesuite.errors import DataContractError
 from spf.codec import FieldCodec
 from spf.commands.ensemble import predict_minutes, write_ensemble
-from spf.config import RunConfig, SamplingConfig, StageSteps, from_dict, to_dict
+from spf.config import RunConfig, SamplingConfig, StageSteps
 from spf.learning.data import Windows, WindowStream, open_training_runs
 from spf.learning.measure import measure_couplings, measure_gains
 from spf.network.backbone import Backbone
+from spf.plain import from_dict, to_dict
 from spf.pyramid.coupling import CLASSES, white_coupling
 from spf.pyramid.path import noise_fall
 from spf.pyramid.prior import Prior
@@ -128,8 +129,11 @@ def test_the_next_step_is_the_regression_on_state_and_history(key, before):
         x = randn(5, before + 1)
         expected = x @ torch.linalg.solve(seen, across)
         weights, left = predictor(lagged, before)
-        found = next_step(x, weights, left, torch.tensor(slope), noise, torch.full((5,), time, dtype=DOUBLE), stage)
+        when = torch.full((5,), time, dtype=DOUBLE)
+        found, value = next_step(x, weights, left, torch.tensor(slope), noise, when, stage)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        clear = x @ torch.linalg.solve(seen, clean[-1] * scale)
+        torch.testing.assert_close(value, clear, rtol=1e-4, atol=1e-4)
 
 
 # A tiny world
@@ -177,7 +181,9 @@ def test_a_window_of_one_step_has_the_prior_of_the_pyramid(config, world, window
     for key, stage in config.pyramid.stages().items():
         x = randn(2, 2, 1, 8 // stage.pooling, 12 // stage.pooling).float()
         alone, both = (kind(stage, couplings[key])(x, t) for kind in (HistoryPrior, Prior))
-        torch.testing.assert_close(alone, both, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            alone, both, rtol=2e-2, atol=2e-2
+        )  # the pyramid's knows how uncertain block means are
 
 
 def test_history_is_clean_and_of_the_same_run_and_only_the_last_step_is_learned(world, windows):

@@ -10,7 +10,7 @@ from climatesuite.errors import DataContractError
 from spf import checkpoint
 from spf.commands.steps import ingest, provenance, train
 from spf.commands.workspace import open_workspace
-from spf.config import RunConfig, SamplingConfig, from_dict, to_dict
+from spf.config import RunConfig, SamplingConfig
 from spf.interfaces import Condition
 from spf.learning import held_out
 from spf.learning.data import WindowStream, open_training_runs
@@ -18,6 +18,7 @@ from spf.learning.initial import load_initial
 from spf.learning.learn import learn
 from spf.learning.sources import WindowsOfSources, measure_windows, open_runs
 from spf.network.backbone import Backbone
+from spf.plain import from_dict, to_dict
 from spf.pyramid.coupling import coupling_from_dict
 from spf.pyramid.spec import PyramidSpec
 from spf.sampling.emulator import Emulator, make_backbone

@@ -12,7 +12,7 @@ from torch.utils.data import default_convert
 
 from spf import checkpoint
 from spf.codec import FieldCodec
-from spf.config import RunConfig, TrainingConfig, from_dict, to_dict
+from spf.config import RunConfig, TrainingConfig
 from spf.learning import held_out, train
 from spf.learning.curves import learning_curves, smooth
 from spf.learning.data import Batch, Windows, WindowStream, open_training_runs
@@ -23,6 +23,7 @@ from spf.learning.measure import measure_couplings, measure_gains
 from spf.learning.module import FlowModule, mean_over_samples
 from spf.learning.packing import PackedStream
 from spf.network.backbone import Backbone
+from spf.plain import from_dict, to_dict
 from worlds import tiny
 
 KNOWN = {"source_id": "TINY", "training_members": {"low": ["r1i1p1f1", "r2i1p1f1"], "high": ["r1i1p1f1", "r2i1p1f1"]}}
@@ -88,7 +89,8 @@ def test_a_packed_stream_begun_later_goes_on_and_follows_its_rank(world, made):
 
 def test_the_loss_of_a_packed_step_is_the_mean_over_its_windows(world, made):
     learner = module(world, made)
-    torch.nn.init.normal_(learner.backbone.head.weight, std=0.1)
+    for layer in learner.backbone.head.values():
+        torch.nn.init.normal_(layer.weight, std=0.1)
     parts = default_convert(PackedStream(stream(world, made), 3).batch(1))  # as the loader hands them over
     each = [float(learner.training_step(part, 0).detach()) for part in parts]
     sizes = [len(part.t) for part in parts]
@@ -130,11 +132,11 @@ def test_the_last_members_of_each_scenario_are_set_aside(world):
 def test_an_untrained_network_explains_nothing_and_every_stage_is_looked_at(world, made):
     learner = module(world, made)
     found = held_out.HeldOut.draw(stream(world, made), learner)
-    assert sorted(batch.stage for batch in found.batches) == sorted(2 * KEYS)
+    assert sorted(batch.stage for batch in found.batches) == sorted(held_out.BATCHES_PER_STAGE * KEYS)
     again = held_out.losses(found.batches, learner, dict(learner.backbone.named_parameters()))
     assert again == found.prior
-    for batch in found.batches[::2]:
-        prior = learner.backbone.priors[batch.stage](batch.x_t, batch.t)
+    for batch in found.batches:
+        prior = learner.backbone.priors[batch.stage](batch.x_t, batch.t, batch.phase)
         rows = learner.weights[learner.stages[batch.stage].pooling]
         by_hand = ((prior - batch.target).square().mean((0, 1, 2, 4)) * rows / rows.sum()).sum()
         assert float(learner.loss(batch, prior)) == pytest.approx(float(by_hand), rel=1e-5)
@@ -163,6 +165,7 @@ def spoilt_after(step):
 
 
 def test_the_best_weights_are_kept_and_training_stops_when_none_better_come(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(held_out, "CHECKS", 20)
     monkeypatch.setattr(held_out, "losses", spoilt_after(8))
     monkeypatch.setattr(held_out.HeldOut, "draw", classmethod(lambda cls, *a: cls((), dict.fromkeys(KEYS, 1.0))))
     long = {"max_steps": 40, "minutes": 600.0}
@@ -183,7 +186,9 @@ def test_the_best_weights_are_kept_and_training_stops_when_none_better_come(worl
         torch.testing.assert_close(weight, content["weights"][name], rtol=1e-5, atol=1e-7)
 
 
-def test_held_out_losses_are_logged_beside_the_priors(world, tmp_path):
+def test_held_out_losses_are_logged_beside_the_priors(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(held_out, "CHECKS", 10)
+    monkeypatch.setattr(held_out, "PATIENCE", 1.0)
     how = checkpoint.load(trained(world, tmp_path, held_out=1, max_steps=30, minutes=600.0))["provenance"]["training"]
     log = table(tmp_path / "validation.csv")
     assert len(log) == 6 * (held_out.CHECKS + 1)
@@ -383,5 +388,5 @@ def test_settings_of_before_still_read_and_new_ones_are_off():
 
 
 def test_a_mean_over_samples_weighs_by_windows():
-    sizes = [Batch("", torch.zeros(0), torch.zeros(n), *[torch.zeros(0)] * 3) for n in (1, 3)]
+    sizes = [Batch("", torch.zeros(0), torch.zeros(n), *[torch.zeros(0)] * 4, 0) for n in (1, 3)]
     assert float(mean_over_samples([torch.tensor(1.0), torch.tensor(5.0)], sizes)) == 4.0

@@ -4,7 +4,8 @@ import numpy as np
 import xarray as xr
 
 from climatesuite.harmonise.calendars import time_coords
-from spf.config import RunConfig, from_dict
+from spf.config import RunConfig
+from spf.plain import from_dict
 
 YEARS = (2015, 2044)
 
