@@ -21,10 +21,12 @@ from climatesuite.evaluate.report_figures import overview
 from climatesuite.evaluate.scoring import Prediction, anomaly_base, score_datasets
 from climatesuite.evaluate.structure_table import MIN_YEARS
 from climatesuite.export import open_ensemble
+from climatesuite.forcing.energy_response import open_patterns
 from climatesuite.forcing.response import annual_predictor
 from climatesuite.store.open import only, open_run
 from spf.commands.steps import hardware
 from spf.commands.workspace import Workspace
+from spf.config import expand
 
 log = logging.getLogger("spf")
 SPREAD_LIMITS = (0.7, 1.3)
@@ -74,8 +76,9 @@ def score(
     test = work.scenario(work.test_scenario(), data.test[work.test_scenario()]).load()
     training = {e: only(ds, names) for e, ds in scenarios.items()}
     predictors = {e: annual_predictor(ds) for e, ds in {**scenarios, work.test_scenario(): test}.items()}
+    patterns = open_patterns(expand(data.patterns), test) if data.patterns else None
     references = exact_baselines(
-        Case(training, work.test_scenario(), predictors, names, data.decade_start, list(files))
+        Case(training, work.test_scenario(), predictors, names, data.decade_start, list(files), patterns)
     )
     predictions = [
         Prediction(

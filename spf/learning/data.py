@@ -295,10 +295,13 @@ class WindowStream(IterableDataset[Batch]):
     def batch(self, step: int) -> Batch:
         """Batch number ``step``."""
         rng = np.random.default_rng([self.seed, self.rank, step])
+        return self.batch_of(self.draw_stage(rng), rng)
+
+    def draw_stage(self, rng: np.random.Generator) -> Stage:
+        """A stage of a path; all paths are equally likely."""
         spec = self.windows.spec
         path = spec.path(spec.timescales[rng.integers(len(spec.timescales))])
-        stage = path[rng.choice(len(path), p=self.shares)]
-        return self.batch_of(stage, rng)
+        return path[rng.choice(len(path), p=self.shares)]
 
     def batch_of(self, stage: Stage, rng: np.random.Generator) -> Batch:
         """A batch of one stage."""

@@ -43,7 +43,8 @@ class Prior(nn.Module):
             t: Flow time.
             phase: Place of the first step in its parent's block; of the whole batch.
         """
-        stage, times, where = self.stage, *torch.unique(t.to(x), return_inverse=True)
+        stage = self.stage
+        times, where = torch.unique(t.to(x), return_inverse=True)
         mean, cells = pool_blocks(x, stage), mean_cells(stage)
         law = self._law("mean", x)
         target, expected, unknown = self._part(law, mean, times, where, int(phase), 1 / cells, 1 / cells)

@@ -148,9 +148,10 @@ def test_ranks_and_seeds_see_different_windows(world):
 
 
 def test_stages_and_paths_are_drawn_uniformly(world):
-    drawn = stream(world)
-    stages = [drawn.batch(i).stage for i in range(360)]
-    share = {k: stages.count(k) / 360 for k in windows_keys(world)}
+    """30,000 draws: each path a third, stage 1 a year in two of three."""
+    drawn, rng = stream(world), np.random.default_rng(0)
+    stages = [drawn.draw_stage(rng).key for _ in range(30_000)]
+    share = {k: stages.count(k) / 30_000 for k in windows_keys(world)}
     expected = {
         "0-decade": 3 / 9,
         "1-decade": 1 / 9,
@@ -160,7 +161,7 @@ def test_stages_and_paths_are_drawn_uniformly(world):
         "2-month": 1 / 9,
     }
     for key, probability in expected.items():
-        assert share[key] == pytest.approx(probability, abs=4 * (probability * (1 - probability) / 360) ** 0.5)
+        assert share[key] == pytest.approx(probability, abs=0.01)
 
 
 def windows_keys(world):
@@ -265,3 +266,11 @@ def test_an_incomplete_checkpoint_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="missing; a checkpoint holds"):
         checkpoint.save(tmp_path / "x.pt", {"config": {}})
     assert not list(tmp_path.iterdir())
+
+
+def test_stages_can_be_drawn_unequally(world):
+    some, rng = stream(world, shares=(0.0, 1.0, 3.0)), np.random.default_rng(0)
+    index = [some.draw_stage(rng).index for _ in range(4000)]
+    assert index.count(0) == 0 and index.count(2) / 4000 == pytest.approx(0.75, abs=0.03)
+    with pytest.raises(ValueError, match="2 shares for 3 stages"):
+        stream(world, shares=(1.0, 1.0))
