@@ -71,7 +71,7 @@ class Ensemble:
             digest.update(name.encode() + np.ascontiguousarray(self.forcings[name].values).tobytes())
         about = [
             __version__, self.emulator.digest, self.emulator.precision, self.timescale, self.years, self.members,
-            asdict(self.sampling), self.forcings.attrs.get("experiment_id"),
+            asdict(self.sampling), self.forcings.attrs.get("experiment_id"), self.emulator.source,
         ]  # fmt: skip
         digest.update(json.dumps(about, default=str, sort_keys=True).encode())
         return digest.hexdigest()

@@ -62,6 +62,7 @@ class Fake:
     codec = SimpleNamespace(variables=("tas", "pr"), beyond_training=lambda forcings: [])
     backbone = SimpleNamespace(spec=PyramidSpec())
     how_members_hang_together = "They do not."
+    source = 0
 
     def __init__(self, grid=(4, 6), finished=None, pause=0.0):
         self.grid, self.finished, self.pause, self.drawn = grid, finished, pause, []
