@@ -68,7 +68,7 @@ def start(archive, store, moment):
 
 def end(process, number):
     process.send_signal(number)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -31,7 +32,8 @@ def trained(folder, settings):
     config = tiny.config(**settings)
     codec = FieldCodec.fit(scenarios, config.data.variables, config.data.forcings, 4)
     known = {"source_id": "TINY", "training_members": {}}
-    return learn.learn(config, codec, open_training_runs(scenarios, codec), known, Path(folder), progress=False)
+    with mock.patch.object(held_out, "PATIENCE", 2.0):  # in so few steps nothing better may come
+        return learn.learn(config, codec, open_training_runs(scenarios, codec), known, Path(folder), progress=False)
 
 
 def after(first, action):
