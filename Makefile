@@ -17,7 +17,7 @@ check: $(INSTALLED)  ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED)  ## the experiment on real data; needs CLIMATE_DATA; about an hour
+bench: $(INSTALLED)  ## the experiment on real data; needs CLIMATE_DATA; half an hour
 	$(BIN)/spf run experiments/cesm2-ssp370.yaml
 	$(BIN)/python experiments/results/collect.py runs/cesm2-ssp370
 

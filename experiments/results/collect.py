@@ -57,11 +57,12 @@ MODELS = {
 def table(rows: list[dict[str, Any]], period: str = "headline") -> str:
     """The README's table: RMSE / CRPS over the floor [95 %] (spread-skill)."""
     found = {(r["model"], r["variable"], r["timescale"]): r for r in rows if r["period"] == period}
-    lines = ["| | floor | " + " | ".join(MODELS.values()) + " |", "|---" * (2 + len(MODELS)) + "|"]
+    models = {model: name for model, name in MODELS.items() if any(key[0] == model for key in found)}
+    lines = ["| | floor | " + " | ".join(models.values()) + " |", "|---" * (2 + len(models)) + "|"]
     for variable in sorted({r["variable"] for r in rows}, reverse=True):
         for timescale in ("decade", "year", "month"):
             cells = []
-            for model in MODELS:
+            for model in models:
                 r = found[model, variable, timescale]
                 interval = f"[{r['crps_ratio_lo']:.2f}, {r['crps_ratio_hi']:.2f}]"
                 cells.append(f"{r['rmse']:.3f} / {r['crps_ratio']:.3f} {interval} ({r['spread_skill']:.2f})")
