@@ -25,9 +25,9 @@ from spf.sampling.solvers import CALLS_PER_STEP
 OUT = Path(__file__).resolve().parent / "results" / "calls.json"
 REFERENCE = ("midpoint", (12, 12, 12))
 SETTINGS = (
-    ("midpoint", (4, 4, 4)), ("midpoint", (4, 4, 2)), ("midpoint", (2, 2, 2)), ("midpoint", (4, 4, 1)),
-    ("adams_bashforth", (8, 8, 8)), ("adams_bashforth", (8, 8, 4)), ("heun", (4, 4, 4)), ("euler", (8, 8, 8)),
-    ("euler", (8, 8, 4)),
+    ("midpoint", (4, 4, 4)), ("midpoint", (4, 4, 2)), ("midpoint", (4, 4, 1)), ("midpoint", (2, 2, 2)),
+    ("midpoint", (8, 8, 2)), ("midpoint", (4, 8, 2)), ("midpoint", (8, 4, 2)), ("midpoint", (8, 8, 4)),
+    ("adams_bashforth", (8, 8, 8)), ("adams_bashforth", (16, 16, 4)), ("heun", (4, 4, 4)), ("euler", (8, 8, 8)),
 )  # fmt: skip
 """Solver and steps of each stage, coarse to fine."""
 
