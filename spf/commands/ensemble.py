@@ -247,12 +247,7 @@ def write_ensemble(
 
 def drawn_by(path: Path) -> str | None:
     """Digest of the checkpoint that drew an ensemble; None if there is no such file."""
-    if not path.exists():
-        return None
-    if path.is_dir():
-        return str(_attrs_of(path)["checkpoint_sha256"])
-    with netCDF4.Dataset(path) as file:
-        return str(file.checkpoint_sha256)
+    return str(_attrs_of(path)["checkpoint_sha256"]) if path.exists() else None
 
 
 def predict_minutes(

@@ -244,6 +244,18 @@ def span_of(shape: Shape, block: int) -> int:
     return sum(-(-n // block) * block for n in (shape.before, shape.core, shape.after))
 
 
+def noised(stage: Stage, built: Sequence[Window], rng: np.random.Generator, clean: int = 0, phase: int = 0) -> Batch:
+    """Windows of one stage as a batch, at flow times of their own; the first ``clean`` steps stay clean and are no target."""
+    fields, parent, forcings, calendar, source = (torch.stack(part) for part in zip(*built, strict=True))
+    generator = torch.Generator().manual_seed(int(rng.integers(2**63 - 1)))
+    noise = torch.randn(fields[:, :, clean:].shape, generator=generator)
+    t = torch.rand(len(built), generator=generator)
+    source = drop_sources(source, generator)
+    point = path_point(fields[:, :, clean:], parent[:, :, clean:], noise, t, stage)
+    x = torch.cat([fields[:, :, :clean], point.x_t], 2)
+    return Batch(stage.key, x, t, point.target, forcings, calendar, source, phase)
+
+
 class WindowStream(IterableDataset[Batch]):
     """An endless stream of batches; batch i depends on (seed, rank, i) alone, so a resumed stream is the same stream.
 
@@ -317,14 +329,7 @@ class WindowStream(IterableDataset[Batch]):
             core = january(run.first_year + offset) + lead * stage.months
             start = core - shape.before * stage.months
             built.append(self.windows.build(run, stage, start, shape.steps, core))
-        fields, parent, forcings, calendar, source = (torch.stack(part) for part in zip(*built, strict=True))
-        generator = torch.Generator().manual_seed(int(rng.integers(2**63 - 1)))
-        noise = torch.randn(fields.shape, generator=generator)
-        t = torch.rand(len(built), generator=generator)
-        source = drop_sources(source, generator)
-        point = path_point(fields, parent, noise, t, stage)
-        phase = (lead - shape.before) % block
-        return Batch(stage.key, point.x_t, t, point.target, forcings, calendar, source, phase)
+        return noised(stage, built, rng, phase=(lead - shape.before) % block)
 
     def _batch_size(self, stage: Stage, length: int) -> int:
         lat, lon = self.runs[0].years.shape[-2:]

@@ -59,10 +59,10 @@ class FlowModule(L.LightningModule):
         self.elapsed, self.spent, self.tokens = 0.0, 0.0, 0
         self.last: list[tuple[str, float]] = []
         if config.compile:
-            for (
-                block
-            ) in backbone.blocks:  # one graph serves all blocks and stages, whatever their tokens; names stay the same
-                block.compile(dynamic=True)
+            for block in backbone.blocks:
+                block.compile(
+                    dynamic=True
+                )  # one graph for all blocks and stages, whatever their tokens; names stay the same
 
     def training_step(self, batch: Batch | Sequence[Batch], batch_idx: int) -> Tensor:
         """Mean squared error of the path target, which noise enters with weight -1 at every stage; a mean over windows."""

@@ -96,7 +96,7 @@ def white_coupling(stage: Stage, n_var: int, grid: tuple[int, int]) -> Coupling:
         )  # fmt: skip
 
     mean = part(grid[0] // rh, grid[1] // rw)
-    if rh * rw == 1:
+    if stage.cells == 1:
         return Coupling(mean)
     return Coupling(mean, part(*grid), torch.zeros(n_var, 8, *grid), torch.zeros(n_var, *grid))
 
@@ -146,7 +146,7 @@ def measure_coupling(runs: Sequence[Series], stage: Stage, n_patterns: int, lags
     means = [pool_blocks(run.fields, stage) for run in runs]
     parents = [pool_blocks(run.parent, stage) if stage.index else None for run in runs]
     mean = _measure_part(means, parents, [run.position for run in runs], stage, n_patterns, window)
-    if stage.factors[1] * stage.factors[2] == 1:
+    if stage.cells == 1:
         return Coupling(mean)
     details = [run.fields - spread_blocks(m, stage) for run, m in zip(runs, means, strict=True)]
     surroundings = _surroundings(means, details, stage)

@@ -45,7 +45,7 @@ class Prior(nn.Module):
         """
         stage = self.stage
         times, where = torch.unique(t.to(x), return_inverse=True)
-        mean, cells = pool_blocks(x, stage), mean_cells(stage)
+        mean, cells = pool_blocks(x, stage), stage.cells
         law = self._law("mean", x)
         target, expected, unknown = self._part(law, mean, times, where, int(phase), 1 / cells, 1 / cells)
         out = spread_blocks(target, stage)
@@ -115,6 +115,7 @@ class Prior(nn.Module):
         steps = x.shape[2]
         state, cross, clean = self._moments(law.correlation, law.rest_slope[:, None], times, steps, phase)
         values, vectors = torch.linalg.eigh(state)  # (time, axis, class, step[, step])
+        turned, cleared = cross @ vectors, clean @ vectors
         x = turn(law.axes, x)
         level = noise_level(times, self.stage).to(x)
         white = (noise * level.square())[where].reshape(-1, 1, 1)
@@ -132,12 +133,10 @@ class Prior(nn.Module):
                 q, a = vectors[where, axis, c], values[where, axis, c].clamp_min(0)[:, :, None]
                 r = variance[:, None, chosen]
                 spectral = (q.transpose(1, 2) @ flat[:, axis][..., chosen]) / (r * a + white + SMALL)
-                turned = (cross @ vectors)[where, axis, c], (clean @ vectors)[where, axis, c]
-                targets[:, axis, :, chosen] = r * (turned[0] @ spectral) - lost * (q @ spectral)
-                means[:, axis, :, chosen] = r * (turned[1] @ spectral)
-        known = (clean @ vectors).square() / (values + (noise * level.square()).reshape(-1, 1, 1, 1) + SMALL)[
-            ..., None, :
-        ]
+                targets[:, axis, :, chosen] = r * (turned[where, axis, c] @ spectral) - lost * (q @ spectral)
+                means[:, axis, :, chosen] = r * (cleared[where, axis, c] @ spectral)
+        seen = values + (noise * level.square()).reshape(-1, 1, 1, 1) + SMALL
+        known = cleared.square() / seen[..., None, :]
         total = law.correlation[..., 0].mean() * steps
         unknown = (1 - known.sum((-1, -2)).mean((1, 2)) / total).clamp(0, 1)
         back = law.axes.transpose(0, 1)
@@ -170,11 +169,6 @@ class Prior(nn.Module):
 def turn(axes: Tensor, x: Tensor) -> Tensor:
     """Each cell's variables along its axes (axis, var, lat, lon): (batch, var, time, lat, lon) -> (batch, axis, time, lat, lon)."""
     return torch.stack([sum((axis[v] * x[:, v] for v in range(1, len(axis))), axis[0] * x[:, 0]) for axis in axes], 1)
-
-
-def mean_cells(stage: Stage) -> int:
-    """Cells in a spatial block."""
-    return stage.factors[1] * stage.factors[2]
 
 
 def block_moments(lagged: Tensor, steps: int, ratio: int, phase: int) -> tuple[Tensor, Tensor, Tensor]:

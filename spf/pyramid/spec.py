@@ -49,6 +49,11 @@ class Stage:
         return math.prod(self.factors)
 
     @property
+    def cells(self) -> int:
+        """Of them, those of one step: cells in a spatial block."""
+        return self.factors[1] * self.factors[2]
+
+    @property
     def months(self) -> int:
         """Length of a step in months."""
         return MONTHS_IN[self.timescale]

@@ -17,14 +17,13 @@ from torch import Tensor, nn
 from spf.codec import FieldCodec
 from spf.config import NetworkConfig, RunConfig, SamplingConfig, StageSteps
 from spf.interfaces import Condition, Noise, Velocity
-from spf.learning.data import AT_AN_END, Batch, TrainingRun, WindowStream
+from spf.learning.data import AT_AN_END, Batch, TrainingRun, WindowStream, noised
 from spf.learning.learn import learn
-from spf.network.backbone import Backbone, Part, drop_sources
+from spf.network.backbone import Backbone, Part
 from spf.pyramid.coupling import Coupling
 from spf.pyramid.jump import jump
 from spf.pyramid.noise import SeededNoise
 from spf.pyramid.operators import pool_space
-from spf.pyramid.path import path_point
 from spf.pyramid.spec import PyramidSpec, Stage
 from spf.pyramid.windows import ForcingSeries, Segment, Tile, january
 from spf.rivals.history import HistoryPrior
@@ -71,14 +70,7 @@ class StepStream(WindowStream):
             free = 12 * run.years.shape[1] - (before + 1) * stage.months
             start = january(run.first_year) + unit * int(rng.integers(free // unit + 1))
             built.append(self.windows.build(run, stage, start, before + 1, start))
-        fields, parent, forcings, calendar, source = (torch.stack(part) for part in zip(*built, strict=True))
-        generator = torch.Generator().manual_seed(int(rng.integers(2**63 - 1)))
-        noise = torch.randn(fields[:, :, -1:].shape, generator=generator)
-        t = torch.rand(len(built), generator=generator)
-        source = drop_sources(source, generator)
-        point = path_point(fields[:, :, -1:], parent[:, :, -1:], noise, t, stage)
-        x = torch.cat([fields[:, :, :-1], point.x_t], 2)
-        return Batch(stage.key, x, t, point.target, forcings, calendar, source, 0)
+        return noised(stage, built, rng, clean=before)
 
 
 def train_autoregressive(

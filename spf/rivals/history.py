@@ -5,7 +5,7 @@ from torch import Tensor
 
 from spf.pyramid.coupling import SMALL, Part, follow, pool_blocks, spread_blocks
 from spf.pyramid.path import noise_fall, noise_level
-from spf.pyramid.prior import Prior, mean_cells
+from spf.pyramid.prior import Prior
 from spf.pyramid.spec import Stage
 
 
@@ -23,7 +23,7 @@ class HistoryPrior(Prior):
     @torch.no_grad()
     def forward(self, x: Tensor, t: Tensor, phase: Tensor | int = 0) -> Tensor:
         """Clean steps, then a state (batch, var, time, lat, lon), and flow time (batch,) -> target (batch, var, 1, lat, lon)."""
-        stage, cells = self.stage, mean_cells(self.stage)
+        stage, cells = self.stage, self.stage.cells
         mean = pool_blocks(x, stage)
         target, expected = self._next(self._law("mean", x), mean, t, 1 / cells, 1 / cells)
         out = spread_blocks(target, stage)

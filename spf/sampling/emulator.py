@@ -187,7 +187,7 @@ class Emulator:
         call held; a member has `windows_per_member` of them.
         """
         how = sampling or SamplingConfig()
-        series, plan = self._prepare(forcings, timescale, years, how)
+        plan, series = self._plan(forcings, timescale, years, how), self.codec.encode_forcings(forcings)
         predictor = self.codec.predictor(forcings)
         frame = self.template(forcings, timescale, years)
         gain = self.gains[self.backbone.spec.path(timescale)[-1].key]
@@ -218,8 +218,8 @@ class Emulator:
         """What a member costs: for every kind of window its stage, how many pass through the network, the shape of one
         (var, step, lat, lon) and its condition."""
         how = sampling or SamplingConfig()
-        series, plan = self._prepare(forcings, timescale, years, how)
-        return self.windows(timescale, series, plan, how)
+        plan = self._plan(forcings, timescale, years, how)
+        return self.windows(timescale, self.codec.encode_forcings(forcings), plan, how)
 
     def serial_calls(
         self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None = None,
@@ -227,7 +227,7 @@ class Emulator:
     ) -> int:  # fmt: skip
         """Network calls of a member that wait for one another, whatever the machine."""
         how = sampling or SamplingConfig()
-        plan = self._prepare(forcings, timescale, years, how)[1]
+        plan = self._plan(forcings, timescale, years, how)
         return self.rounds(plan) * sum(calls_of(how, len(plan.segments)))
 
     @property
@@ -289,7 +289,7 @@ class Emulator:
 
     def template(self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None = None) -> xr.Dataset:
         """Coordinates and attributes of the ensemble, without fields."""
-        _, plan = self._prepare(forcings, timescale, years, SamplingConfig())
+        plan = self._plan(forcings, timescale, years, SamplingConfig())
         calendar = self.codec.calendar
         coords: dict[str, Any] = dict(time_coords(plan.labels, timescale, calendar))
         attrs = {k: forcings.attrs[k] for k in ("experiment_id",) if k in forcings.attrs}
@@ -297,9 +297,9 @@ class Emulator:
         attrs |= {"timescale": timescale, "calendar": calendar, "decade_start": self.decade_start}
         return xr.Dataset(coords=coords | self.codec.grid.coords(), attrs=attrs)
 
-    def _prepare(
+    def _plan(
         self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None, how: SamplingConfig
-    ) -> tuple[ForcingSeries, Plan]:
+    ) -> Plan:  # fmt: skip
         known = self.backbone.spec.timescales
         if timescale not in known:
             raise DataContractError(
@@ -323,8 +323,7 @@ class Emulator:
                 "open them in that calendar",
             )
         calls = calls_of(how, len(self.backbone.spec.path(timescale)))
-        plan = plan_windows(self.backbone.spec, timescale, have, wanted, self.decade_start, calls)
-        return self.codec.encode_forcings(forcings), plan
+        return plan_windows(self.backbone.spec, timescale, have, wanted, self.decade_start, calls)
 
     def _fields(self, x: Tensor, forced: Tensor, frame: xr.Dataset) -> xr.Dataset:
         arrays = self.codec.decode(x, forced)

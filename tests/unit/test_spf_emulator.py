@@ -40,7 +40,7 @@ def emulator(checkpoint):
 
 @pytest.fixture(scope="module")
 def forcings():
-    return tiny.scenario("mid", members=1)[["CO2", "SO2"]]
+    return tiny.forcings()
 
 
 @pytest.mark.parametrize("timescale", ["decade", "year", "month"])

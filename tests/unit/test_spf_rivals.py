@@ -13,7 +13,7 @@ from climatesuite.errors import DataContractError
 from spf.codec import FieldCodec
 from spf.commands.ensemble import predict_minutes, write_ensemble
 from spf.config import RunConfig, SamplingConfig, StageSteps
-from spf.learning.data import Windows, WindowStream, open_training_runs
+from spf.learning.data import Windows, WindowStream
 from spf.learning.measure import measure_couplings, measure_gains
 from spf.network.backbone import Backbone
 from spf.plain import from_dict, to_dict
@@ -149,9 +149,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def world():
-    scenarios = {e: tiny.scenario(e) for e in ("low", "high")}
-    codec = FieldCodec.fit(scenarios, ("tas", "pr"), ("CO2", "SO2"), 4)
-    return codec, open_training_runs(scenarios, codec)
+    return tiny.learned()
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +170,7 @@ def emulator(checkpoint):
 
 @pytest.fixture(scope="module")
 def forcings():
-    return tiny.scenario("mid", members=1)[["CO2", "SO2"]]
+    return tiny.forcings()
 
 
 def test_a_window_of_one_step_has_the_prior_of_the_pyramid(config, world, windows):
@@ -233,7 +231,7 @@ def test_the_network_sees_history_beyond_the_prior(config, emulator):
         torch.nn.init.normal_(parameter, std=0.2)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, 2, 4, 8, 12, generator=generator)
-    condition = emulator.calls(tiny.scenario("mid", members=1)[["CO2", "SO2"]], "year")[-1][3]
+    condition = emulator.calls(tiny.forcings(), "year")[-1][3]
     other = x.clone()
     other[:, :, 0] += 1
     t = torch.full((1,), 0.5)

@@ -79,7 +79,7 @@ def emulator(saved):
 
 @pytest.fixture(scope="module")
 def forcings():
-    return tiny.scenario("mid", members=1)[["CO2", "SO2"]]
+    return tiny.forcings()
 
 
 def settings(**data):

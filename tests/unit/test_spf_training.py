@@ -11,11 +11,10 @@ import torch
 from torch.utils.data import default_convert
 
 from spf import checkpoint
-from spf.codec import FieldCodec
 from spf.config import RunConfig, TrainingConfig
 from spf.learning import held_out, train
 from spf.learning.curves import learning_curves, smooth
-from spf.learning.data import Batch, Windows, WindowStream, open_training_runs
+from spf.learning.data import Batch, Windows, WindowStream
 from spf.learning.initial import load_initial
 from spf.learning.learn import learn
 from spf.learning.logs import Records
@@ -32,9 +31,7 @@ KEYS = ("0-decade", "1-decade", "1-year", "2-decade", "2-year", "2-month")
 
 @pytest.fixture(scope="module")
 def world():
-    scenarios = {e: tiny.scenario(e) for e in ("low", "high")}
-    codec = FieldCodec.fit(scenarios, ("tas", "pr"), ("CO2", "SO2"), 4)
-    return codec, open_training_runs(scenarios, codec)
+    return tiny.learned()
 
 
 @pytest.fixture(scope="module")

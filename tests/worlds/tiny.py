@@ -4,7 +4,9 @@ import numpy as np
 import xarray as xr
 
 from climatesuite.harmonise.calendars import time_coords
+from spf.codec import FieldCodec
 from spf.config import RunConfig
+from spf.learning.data import TrainingRun, open_training_runs
 from spf.plain import from_dict
 
 YEARS = (2015, 2044)
@@ -44,6 +46,18 @@ def scenario(experiment_id: str, members: int = 2, years: tuple[int, int] = YEAR
         "source_id": "TINY", "experiment_id": experiment_id, "calendar": "noleap", "timescale": "month", "license": "CC0"
     }  # fmt: skip
     return xr.Dataset(data, {**coords, **space}, attrs)
+
+
+def learned() -> tuple[FieldCodec, tuple[TrainingRun, ...]]:
+    """What trainings on it start from: codec and runs of the scenarios low and high."""
+    scenarios = {e: scenario(e) for e in ("low", "high")}
+    codec = FieldCodec.fit(scenarios, ("tas", "pr"), ("CO2", "SO2"), 4)
+    return codec, open_training_runs(scenarios, codec)
+
+
+def forcings() -> xr.Dataset:
+    """Forcings of the scenario between them."""
+    return scenario("mid", members=1)[["CO2", "SO2"]]
 
 
 def config(max_steps: int = 4, **training: object) -> RunConfig:
