@@ -11,6 +11,7 @@ Tasks may be lost and run again: members that are done stay. Member i does not d
 """
 
 import dataclasses
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,9 @@ from spf.commands.share import ALONE
 from spf.config import SamplingConfig
 from spf.precision import precision_of
 from spf.sampling.emulator import Emulator
+
+_READING = threading.Lock()
+"""HDF5 is not safe in threads, and tasks may be threads: two that read their forcings at once crashed the process."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ def open_emulator(checkpoint: str | Path, precision: str = "") -> Emulator:
 def _open(order: Order) -> Ensemble:
     emulator = open_emulator(order.checkpoint, order.precision)
     emulator.backbone.to(ALONE.device())  # a cluster shows each of its workers the accelerators that are its own
-    forcings = emulator.open_forcings(order.forcings)
+    with _READING:
+        forcings = emulator.open_forcings(order.forcings)
     years = order.years or (int(forcings.year.values[0]), int(forcings.year.values[-1]))
     order.sampling.steps(len(emulator.backbone.spec.path(order.timescale)))
     return Ensemble(emulator, forcings, order.timescale, order.members, years, order.sampling, Path(order.out))
