@@ -3,7 +3,7 @@
 Five questions, each with thresholds that were written down before anything was run (`LIMITS`); what fails is kept as failed.
 
 a. A scenario that is held out, for two models, each with an emulator of its own.
-b. A model that is held out: one emulator of two others draws it, knowing nothing of it, or its forced response and gains alone.
+b. A model that is held out: one emulator of two others draws it, knowing nothing of it, or its forced response and marginals alone.
 c. Fine-tuning from that emulator beside training from scratch, for as many steps, on the third model.
 d. Aerosol injection that is held out. The synthetic scenarios have one with injection, so an emulator that has never seen AOD vary
    cannot know what it does: this is measured ("never seen") and expected to fail. The test proper lets a second model be trained
@@ -58,7 +58,7 @@ from spf.commands.steps import hardware
 from spf.config import RunConfig, load_config
 from spf.learning.data import open_training_runs
 from spf.learning.learn import learn
-from spf.learning.measure import measure_gains
+from spf.learning.measure import measure_marginals
 from spf.learning.sources import open_runs
 from spf.plain import to_dict
 from spf.sampling.emulator import Emulator
@@ -276,8 +276,10 @@ def held_out_model(pair: Emulator, own: Emulator) -> list[dict[str, Any]]:
     nothing = compare(draw(pair.unseen(C), forcings_for(A, TEST)).assign_attrs(source_id=C), C, TEST)
     runs = {C: {e: runs_of(C, e) for e in TRAIN}}
     known = pair.unseen(C, fit_codecs(runs, settings(C).data)[C])
-    gains = measure_gains(open_training_runs(runs[C], known.codec), pair.backbone.spec, known.codec.grid.row_weights())
-    known = replace(known, gains=gains)
+    marginals = measure_marginals(
+        open_training_runs(runs[C], known.codec), pair.backbone.spec, known.codec.grid.row_weights()
+    )
+    known = replace(known, marginals=marginals)
     told, trained = compare(draw(known, scenario), C, TEST), compare(draw(own, scenario), C, TEST)
     about = f"b. {C}, {TEST}"
     return [

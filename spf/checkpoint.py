@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-SCHEMA = 4
-KEYS = ("config", "codec", "gains", "couplings", "weights", "provenance")
+SCHEMA = 5
+KEYS = ("config", "codec", "marginals", "couplings", "weights", "provenance")
 
 
 def save(path: Path, content: dict[str, Any]) -> Path:

@@ -1,18 +1,17 @@
-"""Several Earth system models in one emulator: numbered, each with its own forced response and gains, on shared scales."""
+"""Several Earth system models in one emulator: numbered, each with its own forced response and marginals, on shared scales."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
-from torch import Tensor
 
 from climatesuite.errors import DataContractError
 from climatesuite.forcing.response import ForcedResponse, Response
 from spf.codec import FieldCodec, measure_forcings
 from spf.config import DataConfig
+from spf.pyramid.marginals import Marginal, averaged
 
 Scenarios = Mapping[str, xr.Dataset]
 UNKNOWN = 0
@@ -26,26 +25,28 @@ class Source:
     Attributes:
         source_id: Its name.
         codec: With its own forced response; scales and normalisation of forcings are those of all sources.
-        gains: Per-cell standard deviations of its departures by stage key, in shared scales.
+        marginals: Scale and shape of its departures by stage key, in shared scales.
         training_members: By scenario.
     """
 
     source_id: str
     codec: FieldCodec
-    gains: dict[str, Tensor]
+    marginals: dict[str, Marginal]
     training_members: Mapping[str, Sequence[str]]
 
     def to_dict(self) -> dict[str, Any]:
         """Tensors, numbers, strings, lists and dicts only."""
         members = {e: list(m) for e, m in self.training_members.items()}
         return {
-            "source_id": self.source_id, "codec": self.codec.to_dict(), "gains": self.gains, "training_members": members
+            "source_id": self.source_id, "codec": self.codec.to_dict(), "training_members": members,
+            "marginals": {k: m.to_dict() for k, m in self.marginals.items()},
         }  # fmt: skip
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Source":
         """Inverse of `to_dict`."""
-        return cls(data["source_id"], FieldCodec.from_dict(data["codec"]), data["gains"], data["training_members"])
+        marginals = {k: Marginal.from_dict(m) for k, m in data["marginals"].items()}
+        return cls(data["source_id"], FieldCodec.from_dict(data["codec"]), marginals, data["training_members"])
 
 
 def fit_codecs(
@@ -53,7 +54,7 @@ def fit_codecs(
 ) -> dict[str, FieldCodec]:
     """A codec for every source: its own forced response, the first source's scales, one normalisation of forcings.
 
-    Scales are one number a variable, whatever the source, since gains carry what differs between sources. Forcings are normalised
+    Scales are one number a variable, whatever the source, since marginals carry what differs between them. Forcings are normalised
     over all scenarios that any source is trained on, each counted once, so that one that varies in a single source has its range.
 
     Args:
@@ -111,9 +112,9 @@ def averaged_codec(sources: Sequence[Source]) -> FieldCodec:
     return replace(sources[0].codec, response=replace(lines[0], intercept=intercept, slope=slope, centre=centre))
 
 
-def averaged_gains(sources: Sequence[Source]) -> dict[str, Tensor]:
-    """Root mean square over sources of their gains, by stage key."""
-    return {k: torch.stack([s.gains[k].square() for s in sources]).mean(0).sqrt() for k in sources[0].gains}
+def averaged_marginals(sources: Sequence[Source]) -> dict[str, Marginal]:
+    """Root mean square of the gains and mean of the bends of sources, by stage key."""
+    return {k: averaged([s.marginals[k] for s in sources]) for k in sources[0].marginals}
 
 
 def _mean_maps(maps: Sequence[xr.Dataset]) -> xr.Dataset:

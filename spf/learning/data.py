@@ -12,6 +12,7 @@ from torch.utils.data import IterableDataset
 
 from spf.codec import FieldCodec
 from spf.network.backbone import drop_sources
+from spf.pyramid.marginals import Marginal
 from spf.pyramid.operators import pool_space, pool_time, upsample
 from spf.pyramid.path import path_point
 from spf.pyramid.spec import MONTHS_IN, PyramidSpec, Stage
@@ -169,12 +170,12 @@ class Windows:
     Attributes:
         spec: The pyramid.
         row_weights: Area weight of each full-grid row (lat,).
-        gains: Standard deviation of each stage's departures by stage key: (var, season, lat, lon).
+        marginals: Scale and shape of each stage's departures by stage key.
     """
 
     spec: PyramidSpec
     row_weights: Tensor
-    gains: Mapping[str, Tensor]
+    marginals: Mapping[str, Marginal]
 
     def build(self, run: TrainingRun, stage: Stage, start: int, steps: int, anchor: int) -> Window:
         """The window of ``steps`` steps from the month at place ``start``; parents' blocks begin at ``anchor``."""
@@ -191,21 +192,15 @@ class Windows:
         blocks = -((first - start - steps * stage.months) // block)
         full = run.fields(stage.timescale, first, blocks * ratio)
         own = slice((start - first) // stage.months, (start - first) // stage.months + steps)
-        fields = self._scaled(pool_space(full[:, own], stage.pooling, self.row_weights), stage.key, stage.months, start)
+        pooled = pool_space(full[:, own], stage.pooling, self.row_weights)
+        fields = self.marginals[stage.key].normal(pooled, start // stage.months)
         if stage.index == 0:
             return fields, torch.zeros_like(fields)
         days = run.step_days(stage.timescale, first, blocks * ratio)
         before = pool_space(pool_time(full, ratio, days), self.spec.pooling[stage.index - 1], self.row_weights)
         key = f"{stage.index - 1}-{stage.parent_timescale}"
-        parent = self._scaled(before, key, MONTHS_IN[stage.parent_timescale], first)
+        parent = self.marginals[key].normal(before, first // MONTHS_IN[stage.parent_timescale])
         return fields, upsample(parent, stage.factors)[:, own]
-
-    def _scaled(self, x: Tensor, key: str, months: int, start: int) -> Tensor:
-        """Divided by the gain of each step's season."""
-        gain = self.gains[key]
-        if gain.shape[1] > 1:
-            gain = gain[:, (start // months + torch.arange(x.shape[1])) % gain.shape[1]]
-        return x / gain
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def learn(
         {
             "config": to_dict(config),
             "codec": codec.to_dict(),
-            "gains": dict(windows.gains),
+            "marginals": {k: m.to_dict() for k, m in windows.marginals.items()},
             **({"sources": [source.to_dict() for source in sources]} if sources else {}),
             "couplings": {k: coupling_to_dict(c) for k, c in couplings.items()},
             "weights": {k: w.float().cpu() for k, w in module.average.weights.items()},

@@ -1,4 +1,4 @@
-"""Training runs of several Earth system models: numbered, and seen in gains of their own."""
+"""Training runs of several Earth system models: numbered, and seen in marginals of their own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from spf.codec import FieldCodec
 from spf.learning.data import TrainingRun, Windows, open_training_runs
-from spf.learning.measure import measure_gains
+from spf.learning.measure import measure_marginals
 from spf.pyramid.spec import PyramidSpec, Stage
 from spf.sources import UNKNOWN, Scenarios, Source
 
@@ -29,10 +29,10 @@ def open_runs(scenarios: Mapping[str, Scenarios], codecs: Mapping[str, FieldCode
 
 @dataclass(frozen=True)
 class WindowsOfSources(Windows):
-    """Windows of runs of several sources, each divided by the gains of its source.
+    """Windows of runs of several sources, each in the marginals of its source.
 
     Attributes:
-        of: Windows of each source by its number; ``gains`` are those of the first.
+        of: Windows of each source by its number; ``marginals`` are those of the first.
     """
 
     of: Mapping[int, Windows]
@@ -45,14 +45,16 @@ class WindowsOfSources(Windows):
 def measure_windows(
     runs: Sequence[TrainingRun], spec: PyramidSpec, row_weights: Tensor, progress: bool = False
 ) -> Windows:
-    """Windows with gains measured on the runs, source by source, so that departures of each have unit variance in every cell."""
+    """Windows with marginals measured on the runs, source by source: departures of each are standard normal in every cell."""
     numbers = sorted({run.source for run in runs})
     of = {
-        n: Windows(spec, row_weights, measure_gains([r for r in runs if r.source == n], spec, row_weights, progress))
+        n: Windows(
+            spec, row_weights, measure_marginals([r for r in runs if r.source == n], spec, row_weights, progress)
+        )
         for n in numbers
     }
     first = of[numbers[0]]
-    return first if numbers == [UNKNOWN] else WindowsOfSources(spec, row_weights, first.gains, of)
+    return first if numbers == [UNKNOWN] else WindowsOfSources(spec, row_weights, first.marginals, of)
 
 
 def learned_sources(codecs: Mapping[str, FieldCodec], windows: Windows, runs: Sequence[TrainingRun]) -> list[Source]:
@@ -70,7 +72,7 @@ def learned_sources(codecs: Mapping[str, FieldCodec], windows: Windows, runs: Se
     if sorted(of) != list(range(1, len(codecs) + 1)) and (of or len(codecs) > 1):
         raise ValueError(f"{len(codecs)} codecs ({', '.join(codecs)}) for runs of the sources numbered {sorted(of)}")
     return [
-        Source(source_id, codec, dict(of[number].gains), members_of(runs, number))
+        Source(source_id, codec, dict(of[number].marginals), members_of(runs, number))
         for number, (source_id, codec) in enumerate(codecs.items(), 1)
         if of
     ]

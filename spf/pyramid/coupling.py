@@ -1,11 +1,11 @@
 """What is measured of a stage before any learning: patterns, persistence, the parent's share, how detail follows means.
 
 Every stage is scaled to unit variance per cell. Its fields split into the mean over each spatial block, which hangs on the
-parent, and the detail inside blocks. Detail is smooth: most of it follows from the means of the blocks around. Each part, detail
-without what follows from the surroundings, is a sum of leading patterns of all variables together (principal components of the
-training departures) and a rest. A pattern's amplitude is a stationary series with its measured autocovariance; so is the rest of
-a cell, along the two (or more) directions in which its variables do not covary, with the mean autocorrelation of cells that are
-as persistent. The parent is a multiple of the mean over its steps.
+parent, and the detail inside blocks. Detail is smooth: most of it follows from the means of the blocks around, and some from the
+leading patterns of all means. Each part, detail without what so follows, is a sum of leading patterns of all variables together
+(principal components of the training departures) and a rest. A pattern's amplitude is a stationary series with its measured
+autocovariance; so is the rest of a cell, along the two (or more) directions in which its variables do not covary, with the mean
+autocorrelation of cells that are as persistent. The parent is a multiple of the mean over its steps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +21,12 @@ from spf.pyramid.spec import Stage
 CLASSES = 6
 """Classes of cells by persistence."""
 SMALL = 1e-6
+MOST_PATTERNS = (0.6, 0.5)
+"""Patterns over numbers in a field, and over fields measured, at most."""
+DETAIL_PATTERNS = 96
+COMPANIONS = 64
+SAMPLES_PER_COMPANION = 8
+"""Steps measured for each pattern that detail is regressed on: a regression on more would follow chance."""
 RIDGE = 5.0
 """Added to the sum of squares of each of the eight surrounding blocks' means, in units of a cell's variance."""
 
@@ -59,12 +65,15 @@ class Coupling:
         detail: Of what they and their surroundings leave, on the stage's grid; None where blocks are single cells.
         surroundings: Regression of a cell's detail on the means of the eight blocks around its own, less its own's
             (var, 8, lat, lon); None where there is no detail.
-        followed: Variance of the detail that follows from them (var, lat, lon); None where there is no detail.
+        companions: Detail that comes with a unit amplitude of each leading pattern of the means, beyond what its surroundings
+            imply (n, var, lat, lon); None where there is no detail.
+        followed: Variance of the detail that follows from both (var, lat, lon); None where there is no detail.
     """
 
     mean: Part
     detail: Part | None = None
     surroundings: Tensor | None = None
+    companions: Tensor | None = None
     followed: Tensor | None = None
 
 
@@ -98,7 +107,8 @@ def white_coupling(stage: Stage, n_var: int, grid: tuple[int, int]) -> Coupling:
     mean = part(grid[0] // rh, grid[1] // rw)
     if stage.cells == 1:
         return Coupling(mean)
-    return Coupling(mean, part(*grid), torch.zeros(n_var, 8, *grid), torch.zeros(n_var, *grid))
+    nothing = torch.zeros(n_var, *grid)
+    return Coupling(mean, part(*grid), torch.zeros(n_var, 8, *grid), torch.zeros(0, n_var, *grid), nothing)
 
 
 def pool_blocks(x: Tensor, stage: Stage) -> Tensor:
@@ -124,12 +134,13 @@ def around(mean: Tensor) -> Tensor:
     return torch.stack([row.roll(shift, -1) - mean for row, shifts in rows for shift in shifts])
 
 
-def follow(mean: Tensor, surroundings: Tensor, stage: Stage) -> Tensor:
-    """The detail that block means (..., var, step, lat, lon) and their surroundings imply, on the stage's grid."""
-    out: Tensor | float = 0.0
+def follow(mean: Tensor, surroundings: Tensor, patterns: Tensor, companions: Tensor, stage: Stage) -> Tensor:
+    """The detail that block means (..., var, step, lat, lon) imply by surroundings and patterns, on the stage's grid."""
+    amplitude = torch.einsum("...vthw,nvhw->...nt", mean, patterns[: len(companions)])
+    out = torch.einsum("...nt,nvhw->...vthw", amplitude, companions)
     for j, difference in enumerate(around(mean)):
         out = out + spread_blocks(difference, stage) * surroundings[:, j, None]
-    return torch.as_tensor(out)
+    return out
 
 
 def measure_coupling(runs: Sequence[Series], stage: Stage, n_patterns: int, lags: int, taper: float) -> Coupling:
@@ -150,11 +161,28 @@ def measure_coupling(runs: Sequence[Series], stage: Stage, n_patterns: int, lags
         return Coupling(mean)
     details = [run.fields - spread_blocks(m, stage) for run, m in zip(runs, means, strict=True)]
     surroundings = _surroundings(means, details, stage)
-    implied = [follow(m, surroundings, stage) for m in means]
+    companions = _companions(means, details, surroundings, mean.patterns, stage)
+    implied = [follow(m, surroundings, mean.patterns, companions, stage) for m in means]
     followed = torch.as_tensor(sum(x.square().sum(1) for x in implied)) / sum(x.shape[1] for x in implied)
     left = [d - x for d, x in zip(details, implied, strict=True)]
-    detail = _measure_part(left, [None] * len(runs), [], stage, n_patterns, window)
-    return Coupling(mean, detail, surroundings, followed)
+    detail = _measure_part(left, [None] * len(runs), [], stage, min(n_patterns, DETAIL_PATTERNS), window)
+    return Coupling(mean, detail, surroundings, companions, followed)
+
+
+def _companions(
+    means: Sequence[Tensor], details: Sequence[Tensor], surroundings: Tensor, patterns: Tensor, stage: Stage
+) -> Tensor:
+    """Regression of what surroundings leave of the detail on the amplitudes of leading patterns, which are uncorrelated."""
+    patterns = patterns[: min(COMPANIONS, sum(m.shape[1] for m in means) // SAMPLES_PER_COMPANION)]
+    none = patterns.new_zeros(0, *details[0].shape[:1], *details[0].shape[2:])
+    cross: Tensor | float = 0.0
+    square: Tensor | float = 0.0
+    for m, detail in zip(means, details, strict=True):
+        amplitude = torch.einsum("vthw,nvhw->nt", m, patterns)
+        left = detail - follow(m, surroundings, patterns, none, stage)
+        cross = cross + torch.einsum("vthw,nt->nvhw", left, amplitude)
+        square = square + amplitude.square().sum(1)
+    return torch.as_tensor(cross) / torch.as_tensor(square).clamp_min(1e-12).reshape(-1, 1, 1, 1)
 
 
 def _surroundings(means: Sequence[Tensor], details: Sequence[Tensor], stage: Stage) -> Tensor:
@@ -219,7 +247,7 @@ def _patterns(fields: Sequence[Tensor], n_patterns: int) -> Tensor:
     n_var, _, h, w = fields[0].shape
     samples = torch.cat([x.movedim(1, 0).flatten(1) for x in fields])
     samples = samples[:: max(1, len(samples) // 2048)]
-    n = max(0, min(n_patterns, samples.shape[1] // 4, len(samples) // 4))
+    n = min(n_patterns, *(int(share * size) for share, size in zip(MOST_PATTERNS, samples.shape[::-1], strict=True)))
     with torch.random.fork_rng():
         torch.manual_seed(0)  # of the randomised decomposition only
         vectors = torch.svd_lowrank(samples, q=min(n + 8, *samples.shape), niter=3)[2]
@@ -278,5 +306,5 @@ def coupling_from_dict(data: Mapping[str, Any]) -> Coupling:
     """Inverse of `coupling_to_dict`."""
     if not isinstance(data.get("mean"), Mapping) or set(data["mean"]) != set(Part.__dataclass_fields__):
         raise ValueError("checkpoint: couplings of another version of the package; train again")
-    rest = {k: data[k] for k in ("surroundings", "followed") if k in data}
+    rest = {k: data[k] for k in ("surroundings", "companions", "followed") if k in data}
     return Coupling(Part(**data["mean"]), Part(**data["detail"]) if "detail" in data else None, **rest)

@@ -27,8 +27,10 @@ class Prior(nn.Module):
         super().__init__()
         self.stage, self.has_detail = stage, coupling.detail is not None
         self.surroundings: Tensor
+        self.companions: Tensor
         self.followed: Tensor
-        for name in ("surroundings", "followed"):
+        self.mean_patterns: Tensor
+        for name in ("surroundings", "companions", "followed"):
             self.register_buffer(name, getattr(coupling, name), persistent=False)
         for part in ("mean", "detail") if self.has_detail else ("mean",):
             for name, value in vars(getattr(coupling, part)).items():
@@ -51,7 +53,7 @@ class Prior(nn.Module):
         out = spread_blocks(target, stage)
         if not self.has_detail:
             return out
-        implied = follow(expected, self.surroundings.to(x), stage)
+        implied = self._implied(expected)
         signal = (times * (1 - stage.sigma_end))[where].reshape(-1, 1, 1, 1, 1)
         detail = x - spread_blocks(mean, stage) - signal * implied
         law, white = self._law("detail", x), 1 - 1 / cells
@@ -61,6 +63,13 @@ class Prior(nn.Module):
         fine = self._part(law, detail, times, where, int(phase), 1.0, white, spread)[0]
         fine = fine + (1 - stage.sigma_end) / noise_fall(stage) * implied
         return out + fine - spread_blocks(pool_blocks(fine, stage), stage)
+
+    def _implied(self, mean: Tensor) -> Tensor:
+        """Detail that block means imply."""
+        surroundings, patterns, companions = (
+            g.to(mean) for g in (self.surroundings, self.mean_patterns, self.companions)
+        )
+        return follow(mean, surroundings, patterns, companions, self.stage)
 
     def _law(self, part: str, x: Tensor) -> Part:
         return Part(**{name: getattr(self, f"{part}_{name}").to(x) for name in Part.__dataclass_fields__})

@@ -60,7 +60,7 @@ class Stage:
 
     @property
     def key(self) -> str:
-        """Name under which gains and couplings of this stage are kept, e.g. ``2-month``."""
+        """Name under which marginals and couplings of this stage are kept, e.g. ``2-month``."""
         return f"{self.index}-{self.timescale}"
 
 

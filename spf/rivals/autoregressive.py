@@ -22,6 +22,7 @@ from spf.learning.learn import learn
 from spf.network.backbone import Backbone, Part
 from spf.pyramid.coupling import Coupling
 from spf.pyramid.jump import jump
+from spf.pyramid.marginals import Marginal
 from spf.pyramid.noise import SeededNoise
 from spf.pyramid.operators import pool_space
 from spf.pyramid.spec import PyramidSpec, Stage
@@ -86,24 +87,21 @@ class Scales:
     """Between departures on the full grid and the normalised fields of a stage, for one step.
 
     Attributes:
-        gains: Standard deviations by stage key (var, season, lat, lon).
+        marginals: Of departures by stage key.
         rows: Area weight of each full-grid row (lat,).
     """
 
-    gains: Mapping[str, Tensor]
+    marginals: Mapping[str, Marginal]
     rows: Tensor
 
     def departures(self, x: Tensor, stage: Stage, start: int) -> Tensor:
-        """Normalised fields (member, var, 1, lat, lon) of the last stage times the gain of the step at place ``start``."""
-        return x * self._gain(stage, start).to(x)
+        """Departures (member, var, 1, lat, lon) of the last stage's normalised fields of the step at place ``start``."""
+        return self.marginals[stage.key].departure(x, start // stage.months)
 
     def normalised(self, departures: Tensor, stage: Stage, start: int) -> Tensor:
-        """Departures (member, var, 1, lat, lon) on the stage's grid, over its gain."""
-        return pool_space(departures, stage.pooling, self.rows) / self._gain(stage, start).to(departures)
-
-    def _gain(self, stage: Stage, start: int) -> Tensor:
-        gain = self.gains[stage.key]
-        return gain[:, start // stage.months % gain.shape[1]][:, None]
+        """Departures (member, var, 1, lat, lon) as the stage's normalised fields."""
+        pooled = pool_space(departures, stage.pooling, self.rows)
+        return self.marginals[stage.key].normal(pooled, start // stage.months)
 
 
 def draw_autoregressive(
@@ -208,8 +206,8 @@ class StepEmulator(Emulator):
         whole = _whole(plan)
         x = draw_autoregressive(
             self.backbone.spec, timescale, whole, self.backbone.velocity, SeededNoise(seed),
-            Conditions(series, self.device, self.source), Scales(self.gains, self.codec.grid.row_weights()), members, self.shape,
-            how.steps(len(plan.segments)), self.device, on_step,
+            Conditions(series, self.device, self.source), Scales(self.marginals, self.codec.grid.row_weights()), members,
+            self.shape, how.steps(len(plan.segments)), self.device, on_step,
         )  # fmt: skip
         return x[:, :, (plan.segments[-1].start - whole.start) // whole.months :]
 

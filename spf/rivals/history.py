@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from spf.pyramid.coupling import SMALL, Part, follow, pool_blocks, spread_blocks
+from spf.pyramid.coupling import SMALL, Part, pool_blocks, spread_blocks
 from spf.pyramid.path import noise_fall, noise_level
 from spf.pyramid.prior import Prior
 from spf.pyramid.spec import Stage
@@ -30,7 +30,7 @@ class HistoryPrior(Prior):
         if not self.has_detail:
             return out
         known = torch.cat([mean[:, :, :-1], expected], 2)
-        implied = follow(known, self.surroundings.to(x), stage)
+        implied = self._implied(known)
         signal = torch.ones_like(x[:, :1, :, :1, :1])
         signal[:, :, -1] = (t.to(x) * (1 - stage.sigma_end)).reshape(-1, 1, 1, 1)
         detail = x - spread_blocks(mean, stage) - signal * implied

@@ -22,13 +22,14 @@ from spf.network.backbone import Backbone
 from spf.plain import from_dict
 from spf.precision import precision_of
 from spf.pyramid.coupling import coupling_from_dict
+from spf.pyramid.marginals import Marginal
 from spf.pyramid.noise import SeededNoise
 from spf.pyramid.spec import PyramidSpec, Stage
 from spf.pyramid.windows import ForcingSeries, Segment, Tile, calendar_ids
 from spf.sampling.plan import Plan, plan_windows
 from spf.sampling.sampler import cascade, groups_of, phase_of, windows_in
 from spf.sampling.solvers import CALLS_PER_STEP
-from spf.sources import UNKNOWN, Source, averaged_codec, averaged_gains, provenance_of, sharing
+from spf.sources import UNKNOWN, Source, averaged_codec, averaged_marginals, provenance_of, sharing
 
 log = logging.getLogger("spf")
 
@@ -40,7 +41,7 @@ class Emulator:
     Attributes:
         backbone: The network.
         codec: The door to physical fields.
-        gains: Per-cell standard deviations by stage key.
+        marginals: Scale and shape of departures by stage key.
         decade_start: First year of the decades that are scored.
         provenance: What it was made from.
         digest: sha256 of the checkpoint file ("" if never saved).
@@ -51,7 +52,7 @@ class Emulator:
 
     backbone: Backbone
     codec: FieldCodec
-    gains: dict[str, Tensor]
+    marginals: dict[str, Marginal]
     decade_start: int
     provenance: dict[str, Any]
     digest: str = ""
@@ -77,9 +78,8 @@ class Emulator:
         precision = precision_of(content["config"]["training"]["precision"])
         sources = tuple(Source.from_dict(s) for s in content.get("sources", []))
         known, digest = content["provenance"], checkpoint.sha256(path)
-        return cls(
-            backbone, codec, content["gains"], start, known, digest, precision, sources, 1 if sources else UNKNOWN
-        )
+        marginals = {k: Marginal.from_dict(m) for k, m in content["marginals"].items()}
+        return cls(backbone, codec, marginals, start, known, digest, precision, sources, 1 if sources else UNKNOWN)
 
     def of(self, source_id: str) -> Self:
         """The emulator of another Earth system model that it was trained on.
@@ -92,14 +92,14 @@ class Emulator:
         for number, found in enumerate(self.sources, 1):
             if found.source_id == source_id:
                 known = provenance_of(self.provenance, self.sources, source_id)
-                return replace(self, codec=found.codec, gains=found.gains, source=number, provenance=known)
+                return replace(self, codec=found.codec, marginals=found.marginals, source=number, provenance=known)
         names = [s.source_id for s in self.sources] or [self.provenance["source_id"]]
         raise DataContractError(
             f"emulator of {source_id}", "not trained on it", f"one of {', '.join(names)}", "name one of them, or use `unseen`"
         )  # fmt: skip
 
     def unseen(
-        self, source_id: str = "unseen", codec: FieldCodec | None = None, gains: dict[str, Tensor] | None = None
+        self, source_id: str = "unseen", codec: FieldCodec | None = None, marginals: dict[str, Marginal] | None = None
     ) -> Self:
         """The emulator of an Earth system model that it was not trained on, from what its sources have in common.
 
@@ -107,7 +107,7 @@ class Emulator:
             source_id: Name of the model.
             codec: Fitted on the model's own data, of which the forced response is used; by default the mean of the sources'
                 responses, in the first one's calendar.
-            gains: Of the model's departures in this emulator's scales, by stage key; by default the sources' root mean square.
+            marginals: Of the model's departures in this emulator's scales, by stage key; by default the sources' average.
 
         Raises:
             DataContractError: If it was trained on one model only, the codec has another grid or other variables, or responses have
@@ -120,7 +120,7 @@ class Emulator:
         own = averaged_codec(self.sources) if codec is None else sharing(codec, self.sources[0].codec, source_id)
         known = provenance_of(self.provenance, self.sources, source_id)
         return replace(
-            self, codec=own, gains=gains or averaged_gains(self.sources), source=UNKNOWN, provenance=known
+            self, codec=own, marginals=marginals or averaged_marginals(self.sources), source=UNKNOWN, provenance=known
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -190,7 +190,7 @@ class Emulator:
         plan, series = self._plan(forcings, timescale, years, how), self.codec.encode_forcings(forcings)
         predictor = self.codec.predictor(forcings)
         frame = self.template(forcings, timescale, years)
-        gain = self.gains[self.backbone.spec.path(timescale)[-1].key]
+        marginal = self.marginals[self.backbone.spec.path(timescale)[-1].key]
         together = self.members_together(timescale, plan, how)
         for first in range(0, len(members), together):
             chosen = members[first : first + together]
@@ -200,9 +200,9 @@ class Emulator:
             ):
                 drawn = self.trajectories(timescale, series, plan, chosen, seed, how, on_step).float().cpu()
             for member, x in zip(chosen, drawn, strict=True):
-                kept = x.unflatten(1, (-1, gain.shape[1]))[:, plan.keep] * gain[:, None]
+                kept = x.unflatten(1, (-1, marginal.seasons))[:, plan.keep].flatten(1, 2)
                 forced = self.codec.forced(predictor, timescale, plan.labels, member)
-                yield member, self._fields(kept.flatten(1, 2), forced, frame)
+                yield member, self._fields(marginal.departure(kept, 0), forced, frame)
 
     def windows_per_member(
         self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None = None,

@@ -11,7 +11,7 @@ from spf.codec import FieldCodec
 from spf.learning.data import Windows, WindowStream, draw_shape, open_training_runs
 from spf.learning.ema import MovingAverage
 from spf.learning.learn import learn
-from spf.learning.measure import measure_couplings, measure_gains
+from spf.learning.measure import measure_couplings, measure_marginals
 from spf.learning.module import schedule
 from spf.learning.train import SNAPSHOT
 from spf.plain import from_dict, to_dict
@@ -34,7 +34,7 @@ def world():
     codec = FieldCodec.fit(scenarios, config.data.variables, config.data.forcings, 4)
     runs = open_training_runs(scenarios, codec)
     spec, rows = PyramidSpec(), codec.grid.row_weights()
-    windows = Windows(spec, rows, measure_gains(runs, spec, rows))
+    windows = Windows(spec, rows, measure_marginals(runs, spec, rows))
     return config, scenarios, codec, runs, windows
 
 
@@ -99,7 +99,7 @@ def test_a_window_and_its_parent_are_the_same_data_seen_at_two_stages(world):
     _, _, _, runs, windows = world
     stage = windows.spec.path("month")[2]
     built = windows.build(runs[0], stage, january(2031) - 2, 16, january(2031))
-    years = pool_space(runs[0].years[:, 15:18], 2, windows.row_weights) / windows.gains["1-year"]
+    years = windows.marginals["1-year"].normal(pool_space(runs[0].years[:, 15:18], 2, windows.row_weights), 0)
     expected = upsample(years, (12, 2, 2))[:, 10:26]
     torch.testing.assert_close(built.parent, expected, atol=2e-4, rtol=1e-3)
     assert built.calendar.tolist() == [11, 12, *range(1, 13), 1, 2]

@@ -14,10 +14,11 @@ from spf.codec import FieldCodec
 from spf.commands.ensemble import predict_minutes, write_ensemble
 from spf.config import RunConfig, SamplingConfig, StageSteps
 from spf.learning.data import Windows, WindowStream
-from spf.learning.measure import measure_couplings, measure_gains
+from spf.learning.measure import measure_couplings, measure_marginals
 from spf.network.backbone import Backbone
 from spf.plain import from_dict, to_dict
 from spf.pyramid.coupling import CLASSES, white_coupling
+from spf.pyramid.marginals import Marginal
 from spf.pyramid.path import noise_fall
 from spf.pyramid.prior import Prior
 from spf.pyramid.spec import PyramidSpec
@@ -79,7 +80,10 @@ def drawn_covariance(rho, window, timescale="year", steps=4):
     """Covariance (step, cell, step, cell) of what is drawn with the exact conditional velocity, an affine map of the noise."""
     spec = space_only(window)
     priors = {s.key: HistoryPrior(s, ar1_coupling(s, rho)) for s in spec.path(timescale)}
-    gains = {s.key: torch.full((1, 1, 4 // s.pooling, 4 // s.pooling), 3.0 / s.pooling) for s in spec.path(timescale)}
+    gains = {
+        s.key: Marginal(torch.full((1, 1, 4 // s.pooling, 4 // s.pooling), 3.0 / s.pooling))
+        for s in spec.path(timescale)
+    }
     unit, offsets, total = {"year": 10, "month": 12}[timescale], {}, 0
     for s in spec.path(timescale):
         offsets[s.key, 2000] = total
@@ -155,7 +159,7 @@ def world():
 @pytest.fixture(scope="module")
 def windows(config, world):
     rows = world[0].grid.row_weights()
-    return Windows(config.pyramid, rows, measure_gains(world[1], config.pyramid, rows))
+    return Windows(config.pyramid, rows, measure_marginals(world[1], config.pyramid, rows))
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +212,7 @@ def test_history_is_clean_and_of_the_same_run_and_only_the_last_step_is_learned(
 @pytest.mark.parametrize("key", ["0-year", "1-month", "2-month"])
 def test_what_is_drawn_becomes_history_as_it_was_in_training(world, windows, key):
     stage, run = windows.spec.stages()[key], world[1][0]
-    scales = Scales(windows.gains, windows.row_weights)
+    scales = Scales(windows.marginals, windows.row_weights)
     for start in (january(2017), january(2020) + (5 if stage.months == 1 else 0)):
         last = windows.spec.path(stage.timescale)[-1]
         clean = windows.fields(run, last, start, 1, start)[0][None]
@@ -299,7 +303,7 @@ def test_forcings_keep_their_grid_whatever_the_stages(world):
     codec, runs = world
     spec = PyramidSpec(pooling=(1,), sigma_end=(0.0,), paths={"year": ("year",)}, halo={"year": 0})
     rows = codec.grid.row_weights()
-    couplings = measure_couplings(runs, Windows(spec, rows, measure_gains(runs, spec, rows)))
+    couplings = measure_couplings(runs, Windows(spec, rows, measure_marginals(runs, spec, rows)))
     size = replace(tiny.config().network, patch=4)
     net = Backbone(size, spec, couplings, codec.grid.lat, codec.grid.lon, 2, 2)
     assert runs[0].forcing.years.shape[-2:] == (2, 3)

@@ -141,7 +141,7 @@ def test_departures_of_every_source_have_unit_variance(world, key):
         places = [12 * (2015 + i) for i in range(0, 20)]
         fields = torch.stack([windows.build(r, stage, p, 120 // stage.months, p).fields for r in own for p in places])
         assert fields.square().mean().sqrt() == pytest.approx(1, abs=0.12), number
-    ratio = windows.of[2].gains["1-year"][0] / windows.of[1].gains["1-year"][0]
+    ratio = windows.of[2].marginals["1-year"].gain[0] / windows.of[1].marginals["1-year"].gain[0]
     assert ratio.mean() == pytest.approx(3, rel=0.15)
 
 
@@ -230,8 +230,8 @@ def test_an_unseen_model_has_the_mean_of_all_responses(emulator, forcings):
     codecs = [unseen.codec, *(s.codec for s in emulator.sources)]
     mean, a, b = (c.forced(c.predictor(forcings), "year", [2040]) for c in codecs)
     torch.testing.assert_close(mean, (a + b) / 2, rtol=1e-5, atol=1e-9)
-    gains = [s.gains["2-year"].square() for s in emulator.sources]
-    torch.testing.assert_close(unseen.gains["2-year"].square(), (gains[0] + gains[1]) / 2)
+    gains = [s.marginals["2-year"].gain.square() for s in emulator.sources]
+    torch.testing.assert_close(unseen.marginals["2-year"].gain.square(), (gains[0] + gains[1]) / 2)
     assert unseen.sample(forcings, "decade", 2, sampling=FAST).attrs["source_id"] == "NEW"
 
 

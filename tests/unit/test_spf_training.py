@@ -18,7 +18,7 @@ from spf.learning.data import Batch, Windows, WindowStream
 from spf.learning.initial import load_initial
 from spf.learning.learn import learn
 from spf.learning.logs import Records
-from spf.learning.measure import measure_couplings, measure_gains
+from spf.learning.measure import measure_couplings, measure_marginals
 from spf.learning.module import FlowModule, mean_over_samples
 from spf.learning.packing import PackedStream
 from spf.network.backbone import Backbone
@@ -39,7 +39,7 @@ def made(world):
     """Windows and couplings of the world."""
     codec, runs = world
     spec, rows = tiny.config().pyramid, codec.grid.row_weights()
-    windows = Windows(spec, rows, measure_gains(runs, spec, rows))
+    windows = Windows(spec, rows, measure_marginals(runs, spec, rows))
     return windows, measure_couplings(runs, windows)
 
 
