@@ -2,7 +2,7 @@
 
 ``python experiments/comparisons.py [--test ssp370] [--only spf one-stage ...]`` reads ``CLIMATE_DATA`` (default
 ``../shared/data``), works in ``runs/comparisons/<name>`` (``<name>-<test>`` where another scenario than the files' is tested) and
-writes ``experiments/results/comparisons.json``. Four minutes of training each; what is done is kept, so the same command goes on
+writes ``experiments/results/comparisons.json``. Three minutes of training each; what is done is kept, so the same command goes on
 where it stopped. The files in ``experiments/comparisons/`` say what is compared; UNet and ClimaX-like transformer, which are
 deterministic, are trained on the years of ``spf.yaml`` for as long. Decades of emulators that draw years only are means of these.
 """
@@ -36,7 +36,7 @@ FILES = HERE / "comparisons"
 OUT = HERE / "results" / "comparisons.json"
 RUNS = HERE.parent / "runs" / "comparisons"
 DRAWN = (
-    "spf", "spf-paper", "pixelflow", "one-stage", "multi-yearly", "multi-monthly", "autoregressive", "cross-attention",
+    "spf", "untrained", "spf-paper", "pixelflow", "one-stage", "multi-yearly", "multi-monthly", "autoregressive", "cross-attention",
     "co2-line",
 )  # fmt: skip
 STEP_BY_STEP = ("autoregressive",)

@@ -1,5 +1,6 @@
 """Windows, gains, training and checkpoints on a tiny world."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from spf import checkpoint
 from spf.codec import FieldCodec
-from spf.learning.data import Windows, WindowStream, draw_shape, open_training_runs
+from spf.learning.data import Held, Windows, WindowStream, draw_shape, open_training_runs
 from spf.learning.ema import MovingAverage
 from spf.learning.learn import learn
 from spf.learning.measure import measure_couplings, measure_marginals
@@ -92,6 +93,25 @@ def test_every_stage_sees_unit_variance_in_every_cell(world, key):
     deviation = fields.square().mean(axes).sqrt()
     assert abs(deviation.mean() - 1) < 0.1
     assert (deviation - 1).abs().max() < bound
+
+
+def test_skewed_departures_are_seen_without_their_skewness(world):
+    _, _, _, runs, windows = world
+    generator = torch.Generator().manual_seed(0)
+    many = [
+        replace(
+            run,
+            months=Held(torch.exp(0.5 * torch.randn(run.months(2015, 30).shape, generator=generator)) - 1.133, 2015),
+        )
+        for run in (*runs, *runs, *runs)
+    ]
+    found = measure_marginals(many, windows.spec, windows.row_weights)["2-month"]
+    x = torch.stack([run.months(2015, 30) for run in many])
+    z = found.normal(x, 2015 * 12)
+    assert float((x / x.std()).pow(3).mean()) > 1.5
+    assert abs(float((z / z.std()).pow(3).mean())) < 0.2
+    there = (found.departure(z, 2015 * 12) - x).abs() < 1e-3
+    assert float(there.float().mean()) > 0.998  # the rest lies beyond the end of its cell's lognormal
 
 
 def test_a_window_and_its_parent_are_the_same_data_seen_at_two_stages(world):

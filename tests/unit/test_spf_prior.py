@@ -1,5 +1,7 @@
 """The Gaussian prior: it is the best linear answer in worlds of patterns and persistence, and holds what was measured."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from spf.pyramid.coupling import (
     Series,
     coupling_from_dict,
     coupling_to_dict,
+    follow,
     measure_coupling,
     pool_blocks,
     spread_blocks,
@@ -112,6 +115,24 @@ def test_patterns_are_orthonormal_and_found_with_their_persistence():
     assert abs(float(pattern @ truth / truth.norm())) > 0.99
     assert float(part.covariance[0, 1] / part.covariance[0, 0]) == pytest.approx(0.75, abs=0.05)
     assert float(part.slope[0]) == pytest.approx(1.3, abs=0.02)
+
+
+def test_detail_that_comes_with_a_pattern_of_the_means_is_its_companion():
+    """Wherever on the grid it lies, and for the prior too: nothing of it is left to chance."""
+    stage = PyramidSpec().stages()["1-decade"]
+    series = run(stage, 4000, 6)
+    pattern = torch.tensor([[[1.0, -1.0]], [[0.5, -0.5]]], dtype=DOUBLE)
+    amplitude = torch.einsum("vthw,vhw->t", pool_blocks(series.fields, stage), pattern) / pattern.square().sum()
+    shape = torch.tensor([[1.0, -1.0, 0.5, -0.5], [-1.0, 1.0, -0.5, 0.5]], dtype=DOUBLE)  # no mean in any block
+    detail = 0.6 * amplitude[None, :, None, None] * shape
+    before = measure_coupling([series], stage, 1, LAGS, taper=1e6)
+    coupling = measure_coupling([replace(series, fields=series.fields + detail)], stage, 1, LAGS, taper=1e6)
+    assert before.companions.abs().max() < 0.05
+    assert float(coupling.detail.rest.mean()) == pytest.approx(float(before.detail.rest.mean()), rel=0.01)
+    implied = follow(
+        pool_blocks(series.fields, stage), coupling.surroundings, coupling.mean.patterns, coupling.companions, stage
+    )
+    assert float((implied - detail).square().mean() / detail.square().mean()) < 0.06
 
 
 def test_a_coupling_travels_as_plain_data():

@@ -336,7 +336,12 @@ def test_all_comparisons_have_one_data_set_one_budget_and_as_many_network_calls_
     for name, config in configs.items():
         assert config.name == name
         assert replace(config.data, response="auto") == base.data
-        assert config.training == base.training
+        learned = (
+            config.training
+            if name != "untrained"
+            else replace(config.training, max_steps=1_000_000, learning_rate=6e-4)
+        )
+        assert learned == base.training
         assert replace(config.network, patch=6, attention="joint") == replace(base.network, patch=6)
         stages = len(config.pyramid.pooling)
         assert sum(how.n_steps for how in config.sampling.steps(stages)) == 12

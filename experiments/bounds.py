@@ -1,0 +1,157 @@
+"""Where a finished run stands against the best forced response, and what keeps it from the floor.
+
+``python experiments/bounds.py runs/cesm2-ssp370 [...]`` reads ensembles and store of the folders and writes
+``experiments/results/bounds.json``. Nothing is drawn or trained.
+
+Paired: difference in CRPS to each reference on the same cases, with its bootstrap interval.
+
+Parts of the excess CRPS over the floor, with closed forms for Gaussians. The mean error's square is the mean over pairs of real
+members of the product of their errors, less the ensemble mean's own sampling variance: unbiased, whatever internal variability.
+``mean`` is what an error of that size costs, ``spread`` what the ensemble's variance costs where it differs from the real members',
+``rest`` what neither explains (shapes, sampling of the floor by few members). Where: shares of ``mean`` by band of latitude and of
+the tenth of the area that costs most; when: by decade.
+"""
+
+import argparse
+import json
+import math
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from climatesuite.baselines.fit import Case, exact_baselines
+from climatesuite.evaluate.compare import compare
+from climatesuite.evaluate.report import write_json
+from climatesuite.evaluate.scores import crps_ensemble, pair_floor
+from climatesuite.evaluate.scoring import Prediction, truth_at
+from climatesuite.export import open_ensemble
+from climatesuite.forcing.energy_response import open_patterns
+from climatesuite.forcing.response import annual_predictor
+from climatesuite.harmonise.coarsen import to_year
+from climatesuite.harmonise.grids import cos_weights
+from climatesuite.store.open import only
+from spf.commands.steps import hardware
+from spf.commands.workspace import Workspace
+from spf.config import expand, load_config
+
+HERE = Path(__file__).resolve().parent
+OUT = HERE / "results" / "bounds.json"
+BANDS = {"60N-90N": (60, 90), "30N-60N": (30, 60), "30S-30N": (-30, 30), "60S-30S": (-60, -30), "90S-60S": (-90, -60)}
+NORTH_ATLANTIC = {"lat": (40, 65), "lon": (300, 350)}
+
+
+def main() -> None:
+    """Measure, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished experiments")
+    found = {}
+    for folder in parser.parse_args().runs:
+        found[folder.name] = bounds(Workspace(load_config(folder / "experiment.yaml"), folder))
+        print(folder.name, table(found[folder.name]), sep="\n", flush=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=True).stdout
+    names = " ".join(f"runs/{name}" for name in found)
+    about = {"command": f"python experiments/bounds.py {names}", "commit": commit.strip(), "hardware": hardware()}
+    write_json(OUT, {**about, "runs": found})
+
+
+def bounds(work: Workspace) -> dict[str, Any]:
+    """Paired differences and parts of the excess of a run's ensembles."""
+    data, scenario = work.config.data, work.test_scenario()
+    names = list(data.variables)
+    runs = {e: work.scenario(e, m).load() for e, m in data.train.items()}
+    test = work.scenario(scenario, data.test[scenario]).load()
+    training = {e: only(ds, names) for e, ds in runs.items()}
+    predictors = {e: annual_predictor(ds) for e, ds in {**runs, scenario: test}.items()}
+    patterns = open_patterns(expand(data.patterns), test) if data.patterns else None
+    ensembles = {t: open_ensemble(work.ensemble(t)).load() for t in work.config.sampling.members}
+    case = Case(training, scenario, predictors, names, data.decade_start, list(ensembles), patterns)
+    given = [Prediction("spf", ensemble, {}) for ensemble in ensembles.values()]
+    compared = compare(given, only(test, names), exact_baselines(case), variables=names, decade_start=data.decade_start)
+    parts = [
+        {"timescale": t, "variable": v, **parted(ensemble[v], truth_at(only(test, names), t, data.decade_start)[v])}
+        for t, ensemble in ensembles.items()
+        for v in names
+    ]
+    if "month" in ensembles:
+        years = to_year(ensembles["month"])
+        parts += [
+            {
+                "timescale": "means of months",
+                "variable": v,
+                **parted(years[v], truth_at(test[names], "year", data.decade_start)[v]),
+            }
+            for v in names
+        ]
+    return {"test": scenario, "members": int(test.sizes["member"]), "paired": compared.differences, "parts": parts}
+
+
+def parted(ensemble: xr.DataArray, truth: xr.DataArray) -> dict[str, Any]:
+    """Excess over the floor and its parts, all over the floor: one case."""
+    weights = cos_weights(truth.lat)
+    truth, ensemble = (x.astype("float64").reset_coords(drop=True) for x in (truth, ensemble))
+    ensemble = ensemble.assign_coords(time=truth.time, lat=truth.lat, lon=truth.lon)
+    area = (weights * xr.ones_like(truth.isel(member=0, time=0))).transpose("lat", "lon")
+    area = area / area.sum()
+    floor = pair_floor(truth)
+    excess = crps_ensemble(ensemble, truth, "fair").mean("member") - floor
+    square = mean_square_error(ensemble, truth)
+    real, drawn = truth.var("member", ddof=1).mean("time"), ensemble.var("member", ddof=1).mean("time")
+    mean = square / np.sqrt(2 * math.pi * (real + drawn))
+    spread = (np.sqrt(2 * (real + drawn)) - np.sqrt(drawn) - np.sqrt(real)) / math.sqrt(math.pi)
+    whole = float((floor.mean("time") * area).sum())
+    at, cost = mean.mean("time") * area, float((mean.mean("time") * area).sum())
+    decade = (truth.time.dt.year.values - int(truth.time.dt.year.values[0])) // 10
+    by_decade = [float((mean.isel(time=np.flatnonzero(decade == d)).mean("time") * area).sum()) for d in range(8)]
+    return {
+        "excess": round(float((excess.mean("time") * area).sum()) / whole, 4),
+        "mean": round(cost / whole, 4),
+        "spread": round(float((spread * area).sum()) / whole, 4),
+        "variance_ratio": round(float((drawn * area).sum() / (real * area).sum()), 4),
+        "rmse_of_mean": round(math.sqrt(max(0.0, float((square.mean("time") * area).sum()))), 4),
+        "global_mean_share": round(global_share(ensemble, truth, area, square), 3),
+        "mean_by_band": {b: round(float(at.sel(lat=slice(*limits)).sum()) / cost, 3) for b, limits in BANDS.items()},
+        "mean_in_north_atlantic": round(
+            float(at.sel(lat=slice(*NORTH_ATLANTIC["lat"]), lon=slice(*NORTH_ATLANTIC["lon"])).sum()) / cost, 3
+        ),
+        "mean_in_worst_tenth": round(worst(at.values, area.values) / cost, 3),
+        "mean_by_decade": [round(x / whole, 4) for x in by_decade],
+    }
+
+
+def mean_square_error(ensemble: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
+    """Square of the ensemble mean's error against the unknown real mean (time, lat, lon), unbiased."""
+    error = ensemble.mean("member") - truth
+    n = truth.sizes["member"]
+    pairs = (error.sum("member") ** 2 - (error**2).sum("member")) / (n * (n - 1))
+    return pairs - ensemble.var("member", ddof=1) / ensemble.sizes["member"]
+
+
+def global_share(ensemble: xr.DataArray, truth: xr.DataArray, area: xr.DataArray, square: xr.DataArray) -> float:
+    """Share of the squared error that an error of the global mean alone would leave."""
+    means = [(x * area).sum(("lat", "lon")) for x in (ensemble, truth)]
+    return float(mean_square_error(*means).mean() / (square.mean("time") * area).sum())
+
+
+def worst(cost: np.ndarray, area: np.ndarray) -> float:
+    """Cost of the tenth of the area where it is highest."""
+    order = np.argsort(-(cost / area), axis=None)
+    inside = np.cumsum(area.flatten()[order]) <= 0.1
+    return float(cost.flatten()[order][inside].sum())
+
+
+def table(found: dict[str, Any]) -> str:
+    """Both parts in a few lines."""
+    lines = [
+        f"{r['timescale']} {r['variable']} against {r['against']}: {r['ratio_difference']:+.3f} floors "
+        f"[{r['ratio_difference_lo']:+.3f}, {r['ratio_difference_hi']:+.3f}], better: {r['better']}"
+        for r in found["paired"]
+        if r["period"] == "headline"
+    ]
+    return "\n".join([*lines, *map(json.dumps, found["parts"])])
+
+
+if __name__ == "__main__":
+    main()
