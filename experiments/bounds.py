@@ -15,7 +15,6 @@ the tenth of the area that costs most; when: by decade.
 import argparse
 import json
 import math
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from climatesuite.forcing.response import annual_predictor
 from climatesuite.harmonise.coarsen import to_year
 from climatesuite.harmonise.grids import cos_weights
 from climatesuite.store.open import only
+from climatesuite.store.provenance import code_commit
 from spf.commands.steps import hardware
 from spf.commands.workspace import Workspace
 from spf.config import expand, load_config
@@ -51,9 +51,8 @@ def main() -> None:
     for folder in parser.parse_args().runs:
         found[folder.name] = bounds(Workspace(load_config(folder / "experiment.yaml"), folder))
         print(folder.name, table(found[folder.name]), sep="\n", flush=True)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=True).stdout
     names = " ".join(f"runs/{name}" for name in found)
-    about = {"command": f"python experiments/bounds.py {names}", "commit": commit.strip(), "hardware": hardware()}
+    about = {"command": f"python experiments/bounds.py {names}", "commit": code_commit(), "hardware": hardware()}
     write_json(OUT, {**about, "runs": found})
 
 

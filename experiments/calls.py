@@ -7,7 +7,6 @@ training members, which all settings have seen alike.
 
 import argparse
 import json
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import xarray as xr
 from climatesuite.evaluate.scores import crps_ensemble
 from climatesuite.harmonise.grids import cos_weights
 from climatesuite.store.open import only, open_run
+from climatesuite.store.provenance import code_commit
 from spf.commands.steps import hardware
 from spf.config import SamplingConfig
 from spf.sampling.emulator import Emulator
@@ -52,10 +52,8 @@ def main() -> None:
         ensemble, seconds = drawn(emulator, forcings, args, solver, steps)
         rows.append(row(ensemble, whole, truth, solver, steps, seconds))
         print(json.dumps(rows[-1]), flush=True)
-    root = Path(__file__).resolve().parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True).stdout
     about = {
-        "command": f"python experiments/calls.py runs/{args.run.name}", "commit": commit.strip(), "hardware": hardware(),
+        "command": f"python experiments/calls.py runs/{args.run.name}", "commit": code_commit(), "hardware": hardware(),
         "scenario": f"{scenario}, a training scenario", "members": args.members, "seed": 0, "timescale": args.timescale,
         "reference": f"midpoint, {CALLS_PER_STEP['midpoint'] * 12} calls a stage", "rows": rows,
     }  # fmt: skip

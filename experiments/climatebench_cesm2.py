@@ -8,7 +8,6 @@ scaled and scored by the same code.
 import csv
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -28,6 +27,7 @@ from climatesuite.evaluate.climatebench import (
     write_layout,
 )
 from climatesuite.forcing.forcings import open_forcings
+from climatesuite.store.provenance import code_commit
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN, TEST, WINDOW = ("ssp126", "ssp585"), "ssp370", (2080, 2099)
@@ -135,12 +135,9 @@ def main() -> None:
     data = ROOT / os.environ.get("CLIMATE_DATA", "../shared/data")
     with tempfile.TemporaryDirectory() as folder:
         rows = cesm2(data, Path(folder))
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
     result: dict[str, Any] = {
         "command": "python experiments/climatebench_cesm2.py",
-        "commit": commit,
+        "commit": code_commit(),
         "noresm2lm": noresm(data),
         "cesm2": rows,
     }

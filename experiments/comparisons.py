@@ -10,7 +10,6 @@ deterministic, are trained on the years of ``spf.yaml`` for as long. Decades of 
 import argparse
 import json
 import logging
-import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from climatesuite.evaluate.report import write_json
 from climatesuite.export import open_ensemble, write_cf
 from climatesuite.harmonise.coarsen import to_decade
 from climatesuite.store.open import only, open_run
+from climatesuite.store.provenance import code_commit
 from spf.commands.outcome import score
 from spf.commands.steps import hardware, ingest, sample, train
 from spf.commands.unet import CLIMAX, UNET, Architecture, deterministic
@@ -198,10 +198,9 @@ def kept(out: Path = OUT) -> dict[str, dict[str, Any]]:
 
 def keep(test: str, name: str, result: Mapping[str, Any], out: Path = OUT) -> None:
     """Add one result, read again: another process may have ended meanwhile."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=True)
     command = f"python experiments/comparisons.py --test {test} --only {name}"
     found = kept(out)
-    found.setdefault(test, {})[name] = {"command": command, "commit": commit.stdout.strip(), **result}
+    found.setdefault(test, {})[name] = {"command": command, "commit": code_commit(), **result}
     write_json(out, {"command": "python experiments/comparisons.py", "comparisons": found})
 
 

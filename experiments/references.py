@@ -8,7 +8,6 @@ asked for keeps the numbers it has. Emulators of one member (``spf unet``) join 
 import argparse
 import json
 import os
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -32,6 +31,7 @@ from climatesuite.evaluate.scoring import Prediction, score_datasets
 from climatesuite.evaluate.structure_table import structure_table
 from climatesuite.export import open_ensemble
 from climatesuite.forcing.energy_response import annual_global_mean, open_patterns
+from climatesuite.store.provenance import code_commit
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "results" / "references.json"
@@ -224,11 +224,8 @@ def main() -> None:
     if not args.print:
         opened = open_runs([DATA / "CMIP6" / "CESM2"], variables=VARIABLES)
         runs = {scenario: ds.load() for (_, scenario), ds in opened.items()}
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=True
-        ).stdout.strip()
         for test in args.only or ROTATIONS:
-            result = {"commit": commit, **rotation(test, runs, not args.without_mesmer)}
+            result = {"commit": code_commit(), **rotation(test, runs, not args.without_mesmer)}
             found = {**kept(), test: result}  # read again: another rotation may have ended meanwhile
             write_json(OUT, {"command": "python experiments/references.py", "rotations": found})
     page = report(found)

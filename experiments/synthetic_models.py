@@ -21,7 +21,6 @@ sensitive than the two others, so their mean cannot be right for it. Training is
 import argparse
 import json
 import logging
-import subprocess
 import sys
 import tempfile
 import time
@@ -53,6 +52,7 @@ from climatesuite.conventions import FORCINGS, VARIABLES
 from climatesuite.evaluate.known_truth import against_moments
 from climatesuite.harmonise.calendars import month_lengths, time_coords
 from climatesuite.harmonise.grids import cos_weights, grid_coords
+from climatesuite.store.provenance import code_commit
 from spf.commands.outcome import SPREAD_LIMITS, Check
 from spf.commands.steps import hardware
 from spf.config import RunConfig, load_config
@@ -353,9 +353,8 @@ def main(seconds: float, out: Path) -> int:
     rows += held_out_model(pair, scratch) + fine_tuning(tuned, scratch)
     rows += injection({"never seen": one[A], "seen in another model": taught})
     rows += each_alone({"one model": one[A], "two models and injection": taught})
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
     content = {
-        "command": " ".join(["python", "experiments/synthetic_models.py", *sys.argv[1:]]), "commit": commit.strip(),
+        "command": " ".join(["python", "experiments/synthetic_models.py", *sys.argv[1:]]), "commit": code_commit(),
         "seed": SEED, "hardware": hardware(), "threads": torch.get_num_threads(), "seconds": round(time.monotonic() - begin, 1),
         "seconds_of_each_training": seconds, "steps": {e: x.provenance["training"]["steps"] for e, x in
             {"one A": one[A], "one B": one[B], "pair": pair, "injection": taught, "scratch": scratch, "tuned": tuned}.items()},

@@ -20,7 +20,6 @@ Data: ``CLIMATE_DATA`` (default ``../shared/data``); the results hold errors onl
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,6 +34,7 @@ from climatesuite.forcing.energy_balance import CESM2, Calibration, EnergyBalanc
 from climatesuite.forcing.forcings import open_forcings
 from climatesuite.forcing.idealised import idealised_run
 from climatesuite.forcing.response import annual_predictor
+from climatesuite.store.provenance import code_commit
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / os.environ.get("CLIMATE_DATA", "../shared/data")
@@ -159,12 +159,6 @@ def table(rows: list[dict[str, Any]], total: dict[str, Any]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def commit() -> str | None:
-    """The commit of the code, None outside a repository."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return done.stdout.strip() or None
-
-
 def main() -> None:
     """Compute, write the results, print the table."""
     data = pd.read_csv(DATA / TABLE)
@@ -174,7 +168,7 @@ def main() -> None:
     total = summary(rows)
     result = {
         "command": "python experiments/ten_models.py",
-        "commit": commit(),
+        "commit": code_commit(),
         "data": {
             TABLE: f"CMIP6 output via {', '.join(sorted(map(str, data.source.unique())))}",
             IDEALISED: "CMIP6 output of CESM2 via chrisroadmap/fair-calibrate",

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -24,6 +25,19 @@ def digest(path: Path) -> str:
 def settings_digest(settings: Mapping[str, Any]) -> str:
     """sha256 of settings, whatever the order of their keys."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def code_commit() -> str | None:
+    """The commit of the checkout that this package runs from; None where it is installed without one."""
+    here = Path(__file__)
+    for question in (["ls-files", "--error-unmatch", here.name], ["rev-parse", "HEAD"]):
+        try:
+            done = subprocess.run(["git", *question], cwd=here.parent, capture_output=True, text=True)
+        except FileNotFoundError:  # no git
+            return None
+        if done.returncode:
+            return None
+    return done.stdout.strip()
 
 
 def source_record(path: Path, about: Mapping[str, str] | None = None) -> dict[str, Any]:

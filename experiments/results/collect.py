@@ -1,11 +1,11 @@
 """Keep the numbers of a finished run beside the command that made them: ``python experiments/results/collect.py runs/NAME``."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from climatesuite.store.provenance import code_commit
 from spf import checkpoint
 
 KEPT = (
@@ -26,13 +26,10 @@ def main(folder: Path) -> Path:
     content = checkpoint.load(folder / "emulator.pt")
     name, known = content["config"]["name"], content["provenance"]
     here = Path(__file__).parent
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-    ).stdout.strip()
     rows = json.loads((folder / "scores.json").read_text())
     result = {
         "command": f"spf run experiments/{name}.yaml",
-        "commit": commit,
+        "commit": code_commit(),
         "hardware": known["hardware"],
         "training": known["training"],
         "parameters": known["parameters"],

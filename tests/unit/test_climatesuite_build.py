@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import netCDF4
@@ -14,8 +15,9 @@ from climatesuite.archive.read import open_runs
 from climatesuite.build import build
 from climatesuite.errors import DataContractError
 from climatesuite.harmonise.grids import area_weights
+from climatesuite.store import provenance
 from climatesuite.store.open import list_runs, open_run, open_statistics
-from climatesuite.store.provenance import digest, read_provenance
+from climatesuite.store.provenance import code_commit, digest, read_provenance
 from climatesuite.store.verify import verify
 from worlds.canonical import write_forcings
 from worlds.cmip import write_cmip
@@ -321,3 +323,20 @@ def test_real_files_make_a_sound_store(climate_data, tmp_path):
     assert verify(report.path) == []
     assert list_runs(report.path) == [("CESM2", "ssp370")]
     assert open_run(report.path, "CESM2", "ssp370", "decade").year.values.tolist() == [2015, 2025]
+
+
+def test_the_commit_is_that_of_the_checkout_and_none_without_one(tmp_path, monkeypatch):
+    root = Path(provenance.__file__).parents[2]
+    if not (root / ".git").exists():
+        assert code_commit() is None
+        return
+    assert (
+        code_commit()
+        == subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    )
+    elsewhere = tmp_path / "provenance.py"
+    elsewhere.write_text("")
+    monkeypatch.setattr(provenance, "__file__", str(elsewhere))
+    assert code_commit() is None
