@@ -55,14 +55,14 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--timescale", choices=TIMESCALES, default="year")
     sample.add_argument("--members", type=_positive, default=20, help="ensemble size (default 20)")
     sample.add_argument("--seed", type=int, default=0, help="member i of a seed is always the same (default 0)")
-    sample.add_argument("--solver", default="midpoint", help="default midpoint: two network calls a step")
+    sample.add_argument("--source", default="", help="which Earth system model, where it was trained on several")
+    own = "default: as in the checkpoint's experiment"
+    sample.add_argument("--solver", help=f"midpoint takes two network calls a step ({own})")
     sample.add_argument(
-        "--steps", type=_counts, default=4, help="steps a stage (default 4), or of each, coarse to fine, e.g. 6,4,4"
+        "--steps", type=_counts, dest="n_steps", help=f"steps a stage, or of each, coarse to fine, e.g. 8,8,2 ({own})"
     )
-    sample.add_argument(
-        "--shift", type=_shifts, default=1.5, help="time shift of the steps (default 1.5), or of each stage"
-    )
-    sample.add_argument("--batch", type=_positive, default=16, help="most windows in a network call (default 16)")
+    sample.add_argument("--shift", type=_shifts, help=f"time shift of the steps, or of each stage ({own})")
+    sample.add_argument("--batch", type=_positive, help=f"most windows in a network call ({own})")
     sample.add_argument(
         "--precision",
         choices=("32-true", "bf16-mixed", "auto"),
@@ -126,12 +126,12 @@ def _sample(args: argparse.Namespace) -> int:
     if not forcings:
         args.verb.error("give at least one forcing file, inputs_<scenario>.nc")
     from spf.commands.sample import sample_files
-    from spf.config import SamplingConfig
 
-    how = SamplingConfig(solver=args.solver, n_steps=args.steps, shift=args.shift, batch=args.batch, seed=args.seed)
+    given = {name: getattr(args, name) for name in ("solver", "n_steps", "shift", "batch", "seed")}
+    settings = {name: value for name, value in given.items() if value is not None}
     files = sample_files(
-        args.checkpoint, forcings, args.timescale, args.members, args.years, how, args.out, args.precision,
-        60 * args.patience,
+        args.checkpoint, forcings, args.timescale, args.members, args.years, settings, args.out, args.precision,
+        args.source, 60 * args.patience,
     )  # fmt: skip
     if files:
         print("\n".join(map(str, files)))

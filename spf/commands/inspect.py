@@ -24,17 +24,24 @@ def describe(path: Path) -> str:
         "emulates": f"{known['source_id']}: {', '.join(codec['scales'])}; decade, year, month",
         "grid": f"{len(lat)} x {len(lon)}",
         "trained on": f"{members}, {known['training_years'][0]}-{known['training_years'][1]}",
+        **({"and on": _others(known["also"])} if known.get("also") else {}),
         "forcings": ", ".join(codec["forcing_mean"]),
         "forced response": _response(codec["response"]),
         "departure scale": ", ".join(f"{v} {s:.4g} {units[v]}" for v, s in codec["scales"].items()),
         "network": f"{known['parameters']:,} parameters, {config['network']}",
         "training": f"{how['steps']} steps, {how['seconds']} s, {how['precision']}, seed {known['seed']}",
+        "sampling": f"{config['sampling']['solver']}, {config['sampling']['n_steps']} steps a stage",
         "hardware": known["hardware"],
         "versions": f"climatesuite-spf {known['version']}, torch {known['torch']}",
         "licence of the data": known["license"],
         "sha256": checkpoint.sha256(path),
     }
     return "\n".join(f"{name:20s} {value}" for name, value in facts.items())
+
+
+def _others(also: Mapping[str, Mapping[str, Any]]) -> str:
+    """Further Earth system models (``spf sample --source``)."""
+    return "; ".join(f"{s}: " + ", ".join(f"{e} ({len(m)})" for e, m in runs.items()) for s, runs in also.items())
 
 
 def _response(data: Mapping[str, Any]) -> str:

@@ -1,14 +1,15 @@
 """The verb sample: ensembles of any number of scenarios from a checkpoint, by one process or the share of one of many."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from climatesuite.errors import DataContractError
 from spf.commands.ensemble import predict_minutes, write_ensemble
 from spf.commands.share import PATIENCE_SECONDS, Share
 from spf.commands.spread import open_emulator
-from spf.config import SamplingConfig
 
 log = logging.getLogger("spf")
 SCENARIO = "{scenario}"
@@ -20,9 +21,10 @@ def sample_files(
     timescale: str,
     members: int,
     years: tuple[int, int] | None,
-    how: SamplingConfig,
+    settings: Mapping[str, Any],
     out: Path,
     precision: str = "",
+    source_id: str = "",
     patience: float = PATIENCE_SECONDS,
 ) -> list[Path]:
     """An ensemble from a checkpoint for every forcing file; under torchrun the processes share the members.
@@ -33,17 +35,23 @@ def sample_files(
         timescale: ``decade``, ``year`` or ``month``.
         members: How many, of each scenario.
         years: First and last year; None for all that a file covers.
-        how: Solver, batch and seed.
+        settings: What differs from the sampling of the checkpoint's experiment, e.g. solver, n_steps, batch, seed.
         out: NetCDF file or Zarr store, or what `targets` makes of it for several scenarios.
         precision: Of the network; empty takes that of its training.
+        source_id: Which of the Earth system models it was trained on; empty takes the first.
         patience: Seconds that processes wait for each other without anything new.
 
     Returns:
         The files made, by the first process.
+
+    Raises:
+        DataContractError: If it was not trained on ``source_id``, forcings do not fit, or several scenarios would have one file.
     """
     share, files = Share.from_environment(), targets(out, forcings)
     emulator = open_emulator(checkpoint, precision)
+    emulator = emulator.of(source_id) if source_id else emulator
     emulator.backbone.to(share.device())
+    how = replace(emulator.sampling, **settings)
     for source, file in zip(forcings, files, strict=True):
         drivers = emulator.open_forcings(source)
         covered = years or (int(drivers.year.values[0]), int(drivers.year.values[-1]))

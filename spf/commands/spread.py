@@ -13,7 +13,7 @@ Tasks may be lost and run again: members that are done stay. Member i does not d
 import dataclasses
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from spf.commands.ensemble import Ensemble
@@ -37,7 +37,7 @@ class Order:
         members: How many.
         out: NetCDF file, or Zarr store with the suffix ``.zarr``.
         years: First and last year; default all that the forcings cover.
-        sampling: Solver, batch and seed.
+        sampling: Solver, calls, batch and seed; default those of the checkpoint's experiment.
         precision: ``32-true``, ``bf16-mixed`` or ``auto``; empty takes that of the training.
     """
 
@@ -47,7 +47,7 @@ class Order:
     members: int
     out: str | Path
     years: tuple[int, int] | None = None
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    sampling: SamplingConfig | None = None
     precision: str = ""
 
 
@@ -94,5 +94,6 @@ def _open(order: Order) -> Ensemble:
     with _READING:
         forcings = emulator.open_forcings(order.forcings)
     years = order.years or (int(forcings.year.values[0]), int(forcings.year.values[-1]))
-    order.sampling.steps(len(emulator.backbone.spec.path(order.timescale)))
-    return Ensemble(emulator, forcings, order.timescale, order.members, years, order.sampling, Path(order.out))
+    how = order.sampling or emulator.sampling
+    how.steps(len(emulator.backbone.spec.path(order.timescale)))
+    return Ensemble(emulator, forcings, order.timescale, order.members, years, how, Path(order.out))

@@ -48,6 +48,7 @@ class Emulator:
         precision: ``32-true`` or ``bf16-mixed``; of the network alone, all other arithmetic is float32.
         sources: The Earth system models it tells apart, in the order of their numbers; empty where it was trained on one.
         source: Number of the one that is drawn, 0 for one that is not known.
+        sampling: How its experiment draws, unless told otherwise.
     """
 
     backbone: Backbone
@@ -59,6 +60,7 @@ class Emulator:
     precision: str = "32-true"
     sources: tuple[Source, ...] = ()
     source: int = UNKNOWN
+    sampling: SamplingConfig = SamplingConfig()
     backbone_type: ClassVar[type[Backbone]] = Backbone
 
     @classmethod
@@ -79,7 +81,9 @@ class Emulator:
         sources = tuple(Source.from_dict(s) for s in content.get("sources", []))
         known, digest = content["provenance"], checkpoint.sha256(path)
         marginals = {k: Marginal.from_dict(m) for k, m in content["marginals"].items()}
-        return cls(backbone, codec, marginals, start, known, digest, precision, sources, 1 if sources else UNKNOWN)
+        how = from_dict(SamplingConfig, content["config"]["sampling"])
+        source = 1 if sources else UNKNOWN
+        return cls(backbone, codec, marginals, start, known, digest, precision, sources, source, how)
 
     def of(self, source_id: str) -> Self:
         """The emulator of another Earth system model that it was trained on.
@@ -153,7 +157,7 @@ class Emulator:
             members: How many, or which; a member is the same whatever is drawn beside it.
             years: First and last year; default all that the forcings cover.
             seed: Of the noise.
-            sampling: Solver and batch size.
+            sampling: Solver, calls and batch size; default those of the experiment.
 
         Returns:
             Dataset (member, time, lat, lon) in canonical units with time bounds.
@@ -186,7 +190,7 @@ class Emulator:
         So many members go through the network together as fill a batch. ``on_step`` is told how many windows a finished network
         call held; a member has `windows_per_member` of them.
         """
-        how = sampling or SamplingConfig()
+        how = sampling or self.sampling
         plan, series = self._plan(forcings, timescale, years, how), self.codec.encode_forcings(forcings)
         predictor = self.codec.predictor(forcings)
         frame = self.template(forcings, timescale, years)
@@ -217,7 +221,7 @@ class Emulator:
     ) -> list[tuple[Stage, int, tuple[int, ...], Condition]]:  # fmt: skip
         """What a member costs: for every kind of window its stage, how many pass through the network, the shape of one
         (var, step, lat, lon) and its condition."""
-        how = sampling or SamplingConfig()
+        how = sampling or self.sampling
         plan = self._plan(forcings, timescale, years, how)
         return self.windows(timescale, self.codec.encode_forcings(forcings), plan, how)
 
@@ -226,7 +230,7 @@ class Emulator:
         sampling: SamplingConfig | None = None,
     ) -> int:  # fmt: skip
         """Network calls of a member that wait for one another, whatever the machine."""
-        how = sampling or SamplingConfig()
+        how = sampling or self.sampling
         plan = self._plan(forcings, timescale, years, how)
         return self.rounds(plan) * sum(calls_of(how, len(plan.segments)))
 
@@ -289,7 +293,7 @@ class Emulator:
 
     def template(self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None = None) -> xr.Dataset:
         """Coordinates and attributes of the ensemble, without fields."""
-        plan = self._plan(forcings, timescale, years, SamplingConfig())
+        plan = self._plan(forcings, timescale, years, self.sampling)
         calendar = self.codec.calendar
         coords: dict[str, Any] = dict(time_coords(plan.labels, timescale, calendar))
         attrs = {k: forcings.attrs[k] for k in ("experiment_id",) if k in forcings.attrs}

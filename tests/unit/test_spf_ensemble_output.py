@@ -388,6 +388,12 @@ def test_several_scenarios_are_drawn_in_one_call_into_a_file_each(files, tmp_pat
         spf(sample(files, "--out", tmp_path / "x.nc"))
 
 
+def test_an_ensemble_is_drawn_as_its_experiment_says_unless_told_otherwise(files, tmp_path, capsys):
+    assert Emulator.load(files / "emulator.pt").sampling == tiny.config().sampling
+    assert spf(sample(files, files / "inputs_mid.nc", "--source", "ELSE", "--out", tmp_path / "x.nc")) == 1
+    assert "emulator of ELSE: not trained on it; expected one of" in capsys.readouterr().err
+
+
 def test_names_of_several_scenarios(tmp_path):
     pair = [Path("inputs_a.nc"), Path("b.nc")]
     assert targets(Path("all"), pair) == [Path("all/a.nc"), Path("all/b.nc")]
