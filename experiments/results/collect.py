@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from climatesuite.store.provenance import code_commit
 from spf import checkpoint
 
@@ -34,7 +36,7 @@ def main(folder: Path) -> Path:
         "training": known["training"],
         "parameters": known["parameters"],
         "seconds_of_sampling": json.loads((folder / "sampling.json").read_text()),
-        "config": content["config"],
+        "config": yaml.safe_load((folder / "experiment.yaml").read_text()),
         "rows": [{k: row.get(k) for k in KEPT} for row in rows],
     }
     structure = folder / "structure.json"
