@@ -1,8 +1,8 @@
 """How few network calls a stage needs: spread and CRPS of one emulator by the calls of each stage, on a *training* scenario.
 
-``python experiments/calls.py runs/cesm2-ssp370`` draws the same members (same noise) of years and of some years of months with other
-step counts and time shifts, and writes ``experiments/results/calls.json``. Everything is measured beside an ensemble with 24 calls
-at the first stages and 48 at the last; CRPS is against the training members, which all settings have seen alike.
+``python experiments/calls.py runs/cesm2-ssp370`` draws the same members (same noise) of years, and of months of a few years, with
+other step counts and time shifts, and writes ``experiments/results/calls.json``. Everything is measured beside an ensemble with 24
+calls at the first stages and 48 at the last; CRPS is against the training members, which all settings have seen alike.
 """
 
 import argparse
