@@ -146,7 +146,7 @@ def test_the_config_names_response_and_patterns():
 
 def test_a_checkpoint_of_an_older_schema_asks_to_train_again(tmp_path):
     torch.save({"schema": 3, **dict.fromkeys(checkpoint.KEYS, 0)}, tmp_path / "old.ckpt")
-    with pytest.raises(ValueError, match="schema 3 of an older version, this code reads 4; train again"):
+    with pytest.raises(ValueError, match="schema 3 of an older version, this code reads 5; train again"):
         checkpoint.load(tmp_path / "old.ckpt")
 
 
