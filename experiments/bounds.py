@@ -80,7 +80,7 @@ def bounds(work: Workspace) -> dict[str, Any]:
             {
                 "timescale": "means of months",
                 "variable": v,
-                **parted(years[v], truth_at(test[names], "year", data.decade_start)[v]),
+                **parted(years[v], truth_at(only(test, names), "year", data.decade_start)[v]),
             }
             for v in names
         ]
@@ -95,7 +95,7 @@ def parted(ensemble: xr.DataArray, truth: xr.DataArray) -> dict[str, Any]:
     area = (weights * xr.ones_like(truth.isel(member=0, time=0))).transpose("lat", "lon")
     area = area / area.sum()
     floor = pair_floor(truth)
-    excess = crps_ensemble(ensemble, truth, "fair").mean("member") - floor
+    excess = crps_ensemble(ensemble, truth, "fair").mean("target") - floor
     square = mean_square_error(ensemble, truth)
     real, drawn = truth.var("member", ddof=1).mean("time"), ensemble.var("member", ddof=1).mean("time")
     mean = square / np.sqrt(2 * math.pi * (real + drawn))
