@@ -109,7 +109,7 @@ def parted(ensemble: xr.DataArray, truth: xr.DataArray) -> dict[str, Any]:
         "mean": round(cost / whole, 4),
         "spread": round(float((spread * area).sum()) / whole, 4),
         "variance_ratio": round(float((drawn * area).sum() / (real * area).sum()), 4),
-        "rmse_of_mean": round(math.sqrt(max(0.0, float((square.mean("time") * area).sum()))), 4),
+        "rmse_of_mean": float(f"{math.sqrt(max(0.0, float((square.mean('time') * area).sum()))):.4g}"),
         "global_mean_share": round(global_share(ensemble, truth, area, square), 3),
         "mean_by_band": {b: round(float(at.sel(lat=slice(*limits)).sum()) / cost, 3) for b, limits in BANDS.items()},
         "mean_in_north_atlantic": round(
