@@ -111,8 +111,13 @@ class Prior(nn.Module):
         state, cross, clean = self._moments(law.covariance, law.slope, times, steps, phase)
         level = noise_level(times, self.stage).reshape(-1, 1, 1, 1)
         eye = torch.eye(steps).to(state)
-        state = state + (noise * level.square() + SMALL) * eye
-        return [torch.linalg.solve(state, m, left=False) for m in (cross - noise * level * eye, clean)]
+        state = (
+            state + (noise * level.square() + SMALL) * eye
+        ).double()  # series that hardly change are nearly singular
+        return [
+            torch.linalg.solve(state, m.double(), left=False).to(law.slope)
+            for m in (cross - noise * level * eye, clean)
+        ]
 
     def _rest(
         self, law: Part, x: Tensor, times: Tensor, where: Tensor, noise: float, phase: int, spread: Tensor | None
@@ -123,7 +128,10 @@ class Prior(nn.Module):
         """
         steps = x.shape[2]
         state, cross, clean = self._moments(law.correlation, law.rest_slope[:, None], times, steps, phase)
-        values, vectors = torch.linalg.eigh(state)  # (time, axis, class, step[, step])
+        # single precision has given NaN here: at flow time 0 only whole parents are in the state, and many eigenvalues are 0
+        values, vectors = (
+            part.to(x) for part in torch.linalg.eigh(state.double())
+        )  # (time, axis, class, step[, step])
         turned, cleared = cross @ vectors, clean @ vectors
         x = turn(law.axes, x)
         level = noise_level(times, self.stage).to(x)
