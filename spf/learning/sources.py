@@ -45,7 +45,7 @@ class WindowsOfSources(Windows):
 def measure_windows(
     runs: Sequence[TrainingRun], spec: PyramidSpec, row_weights: Tensor, progress: bool = False
 ) -> Windows:
-    """Windows with marginals measured on the runs, source by source: departures of each are standard normal in every cell."""
+    """Windows with marginals measured on the runs, source by source: departures of each are about standard normal in every cell."""
     numbers = sorted({run.source for run in runs})
     of = {
         n: Windows(
