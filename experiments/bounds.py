@@ -21,21 +21,19 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from climatesuite.baselines.fit import Case, exact_baselines
+from climatesuite.baselines.fit import exact_baselines
 from climatesuite.evaluate.compare import compare
 from climatesuite.evaluate.report import write_json
-from climatesuite.evaluate.scores import crps_ensemble, pair_floor
+from climatesuite.evaluate.scores import area_mean, crps_ensemble, pair_floor
 from climatesuite.evaluate.scoring import Prediction, truth_at
 from climatesuite.export import open_ensemble
-from climatesuite.forcing.energy_response import open_patterns
-from climatesuite.forcing.response import annual_predictor
 from climatesuite.harmonise.coarsen import to_year
 from climatesuite.harmonise.grids import cos_weights
-from climatesuite.store.open import only
 from climatesuite.store.provenance import code_commit
+from spf.commands.outcome import open_case
 from spf.commands.steps import hardware
 from spf.commands.workspace import Workspace
-from spf.config import expand, load_config
+from spf.config import load_config
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "results" / "bounds.json"
@@ -58,65 +56,64 @@ def main() -> None:
 
 def bounds(work: Workspace) -> dict[str, Any]:
     """Paired differences and parts of the excess of a run's ensembles."""
-    data, scenario = work.config.data, work.test_scenario()
-    names = list(data.variables)
-    runs = {e: work.scenario(e, m).load() for e, m in data.train.items()}
-    test = work.scenario(scenario, data.test[scenario]).load()
-    training = {e: only(ds, names) for e, ds in runs.items()}
-    predictors = {e: annual_predictor(ds) for e, ds in {**runs, scenario: test}.items()}
-    patterns = open_patterns(expand(data.patterns), test) if data.patterns else None
+    data = work.config.data
     ensembles = {t: open_ensemble(work.ensemble(t)).load() for t in work.config.sampling.members}
-    case = Case(training, scenario, predictors, names, data.decade_start, list(ensembles), patterns)
+    case, test = open_case(work, list(ensembles))
     given = [Prediction("spf", ensemble, {}) for ensemble in ensembles.values()]
-    compared = compare(given, only(test, names), exact_baselines(case), variables=names, decade_start=data.decade_start)
-    parts = [
-        {"timescale": t, "variable": v, **parted(ensemble[v], truth_at(only(test, names), t, data.decade_start)[v])}
-        for t, ensemble in ensembles.items()
-        for v in names
-    ]
+    compared = compare(given, test, exact_baselines(case), variables=data.variables, decade_start=data.decade_start)
+    cases = [(t, t, ensemble) for t, ensemble in ensembles.items()]
     if "month" in ensembles:
-        years = to_year(ensembles["month"])
-        parts += [
-            {
-                "timescale": "means of months",
-                "variable": v,
-                **parted(years[v], truth_at(only(test, names), "year", data.decade_start)[v]),
-            }
-            for v in names
-        ]
-    return {"test": scenario, "members": int(test.sizes["member"]), "paired": compared.differences, "parts": parts}
+        cases.append(("means of months", "year", to_year(ensembles["month"])))
+    parts = []
+    for name, timescale, ensemble in cases:
+        truth = truth_at(test, timescale, data.decade_start)
+        parts += [{"timescale": name, "variable": v, **parted(ensemble[v], truth[v])} for v in data.variables]
+    return {
+        "test": case.scenario, "members": int(test.sizes["member"]), "paired": compared.differences, "parts": parts,
+    }  # fmt: skip
 
 
 def parted(ensemble: xr.DataArray, truth: xr.DataArray) -> dict[str, Any]:
     """Excess over the floor and its parts, all over the floor: one case."""
-    weights = cos_weights(truth.lat)
     truth, ensemble = (x.astype("float64").reset_coords(drop=True) for x in (truth, ensemble))
     ensemble = ensemble.assign_coords(time=truth.time, lat=truth.lat, lon=truth.lon)
-    area = (weights * xr.ones_like(truth.isel(member=0, time=0))).transpose("lat", "lon")
-    area = area / area.sum()
     floor = pair_floor(truth)
     excess = crps_ensemble(ensemble, truth, "fair").mean("target") - floor
     square = mean_square_error(ensemble, truth)
-    real, drawn = truth.var("member", ddof=1).mean("time"), ensemble.var("member", ddof=1).mean("time")
+    real, drawn = (x.var("member", ddof=1).mean("time") for x in (truth, ensemble))
     mean = square / np.sqrt(2 * math.pi * (real + drawn))
     spread = (np.sqrt(2 * (real + drawn)) - np.sqrt(drawn) - np.sqrt(real)) / math.sqrt(math.pi)
-    whole = float((floor.mean("time") * area).sum())
-    at, cost = mean.mean("time") * area, float((mean.mean("time") * area).sum())
+    whole = average(floor)
     decade = (truth.time.dt.year.values - int(truth.time.dt.year.values[0])) // 10
-    by_decade = [float((mean.isel(time=np.flatnonzero(decade == d)).mean("time") * area).sum()) for d in range(8)]
+    by_decade = [average(mean.isel(time=np.flatnonzero(decade == d))) for d in range(8)]
     return {
-        "excess": round(float((excess.mean("time") * area).sum()) / whole, 4),
-        "mean": round(cost / whole, 4),
-        "spread": round(float((spread * area).sum()) / whole, 4),
-        "variance_ratio": round(float((drawn * area).sum() / (real * area).sum()), 4),
-        "rmse_of_mean": float(f"{math.sqrt(max(0.0, float((square.mean('time') * area).sum()))):.4g}"),
-        "global_mean_share": round(global_share(ensemble, truth, area, square), 3),
-        "mean_by_band": {b: round(float(at.sel(lat=slice(*limits)).sum()) / cost, 3) for b, limits in BANDS.items()},
-        "mean_in_north_atlantic": round(
-            float(at.sel(lat=slice(*NORTH_ATLANTIC["lat"]), lon=slice(*NORTH_ATLANTIC["lon"])).sum()) / cost, 3
-        ),
-        "mean_in_worst_tenth": round(worst(at.values, area.values) / cost, 3),
+        "excess": round(average(excess) / whole, 4),
+        "mean": round(average(mean) / whole, 4),
+        "spread": round(average(spread) / whole, 4),
+        "variance_ratio": round(average(drawn) / average(real), 4),
+        "rmse_of_mean": float(f"{math.sqrt(max(0.0, average(square))):.4g}"),
+        "global_mean_share": round(global_share(ensemble, truth, square), 3),
+        **places(mean.mean("time")),
         "mean_by_decade": [round(x / whole, 4) for x in by_decade],
+    }
+
+
+def average(field: xr.DataArray) -> float:
+    """Over the area and, where it has one, time."""
+    return float(area_mean(field).mean())
+
+
+def places(cost: xr.DataArray) -> dict[str, Any]:
+    """Shares of a cost (lat, lon) by where it arises."""
+    area = (cos_weights(cost.lat) * xr.ones_like(cost)).transpose("lat", "lon")
+    area = area / area.sum()
+    whole = float((cost * area).sum())
+    at = cost * area / whole
+    atlantic = at.sel(lat=slice(*NORTH_ATLANTIC["lat"]), lon=slice(*NORTH_ATLANTIC["lon"]))
+    return {
+        "mean_by_band": {b: round(float(at.sel(lat=slice(*limits)).sum()), 3) for b, limits in BANDS.items()},
+        "mean_in_north_atlantic": round(float(atlantic.sum()), 3),
+        "mean_in_worst_tenth": round(worst((cost * area).values, area.values) / whole, 3),
     }
 
 
@@ -128,10 +125,9 @@ def mean_square_error(ensemble: xr.DataArray, truth: xr.DataArray) -> xr.DataArr
     return pairs - ensemble.var("member", ddof=1) / ensemble.sizes["member"]
 
 
-def global_share(ensemble: xr.DataArray, truth: xr.DataArray, area: xr.DataArray, square: xr.DataArray) -> float:
+def global_share(ensemble: xr.DataArray, truth: xr.DataArray, square: xr.DataArray) -> float:
     """Share of the squared error that an error of the global mean alone would leave."""
-    means = [(x * area).sum(("lat", "lon")) for x in (ensemble, truth)]
-    return float(mean_square_error(*means).mean() / (square.mean("time") * area).sum())
+    return float(mean_square_error(area_mean(ensemble), area_mean(truth)).mean()) / average(square)
 
 
 def worst(cost: np.ndarray, area: np.ndarray) -> float:

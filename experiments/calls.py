@@ -19,8 +19,7 @@ from climatesuite.store.open import only, open_run
 from climatesuite.store.provenance import code_commit
 from spf.commands.steps import hardware
 from spf.config import SamplingConfig
-from spf.sampling.emulator import Emulator
-from spf.sampling.solvers import CALLS_PER_STEP
+from spf.sampling.emulator import Emulator, calls_of
 
 OUT = Path(__file__).resolve().parent / "results" / "calls.json"
 YEARS = {"year": (2031, 2080), "month": (2061, 2065)}
@@ -32,6 +31,11 @@ class Setting(NamedTuple):
     solver: str
     steps: tuple[int, int, int]
     shift: float = 1.5
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """For the emulator."""
+        return SamplingConfig(solver=self.solver, n_steps=self.steps, shift=(1.5, 1.5, self.shift))
 
 
 REFERENCE = Setting("midpoint", (12, 12, 24))
@@ -66,14 +70,9 @@ def main() -> None:
     about = {
         "command": f"python experiments/calls.py runs/{args.run.name}", "commit": code_commit(), "hardware": hardware(),
         "scenario": f"{scenario}, a training scenario", "years": YEARS, "members": args.members, "seed": 0,
-        "reference": {"solver": REFERENCE.solver, "calls": calls(REFERENCE)}, "rows": rows,
+        "reference": {"solver": REFERENCE.solver, "calls": calls_of(REFERENCE.sampling, 3)}, "rows": rows,
     }  # fmt: skip
     OUT.write_text(json.dumps(about, indent=1) + "\n")
-
-
-def calls(setting: Setting) -> list[int]:
-    """Network calls of each stage."""
-    return [n * CALLS_PER_STEP[setting.solver] for n in setting.steps]
 
 
 def drawn(
@@ -81,14 +80,13 @@ def drawn(
 ) -> tuple[xr.Dataset, float]:
     """An ensemble and the seconds it took."""
     begin = time.monotonic()
-    how = SamplingConfig(solver=setting.solver, n_steps=setting.steps, shift=(1.5, 1.5, setting.shift))
-    ensemble = emulator.sample(forcings, timescale, members, years=YEARS[timescale], sampling=how)
+    ensemble = emulator.sample(forcings, timescale, members, years=YEARS[timescale], sampling=setting.sampling)
     return ensemble, time.monotonic() - begin
 
 
 def row(ensemble: xr.Dataset, whole: xr.Dataset, truth: xr.Dataset, setting: Setting) -> dict[str, Any]:
     """Variance and CRPS over those of the reference ensemble, and how far members moved in units of its spread."""
-    out: dict[str, Any] = {"solver": setting.solver, "calls": calls(setting), "shift": setting.shift}
+    out: dict[str, Any] = {"solver": setting.solver, "calls": calls_of(setting.sampling, 3), "shift": setting.shift}
     weights = cos_weights(truth.lat)
     for name in truth.data_vars:
         spread = [float(x[name].var("member", ddof=1).weighted(weights).mean()) for x in (ensemble, whole)]

@@ -224,8 +224,9 @@ def main() -> None:
     if not args.print:
         opened = open_runs([DATA / "CMIP6" / "CESM2"], variables=VARIABLES)
         runs = {scenario: ds.load() for (_, scenario), ds in opened.items()}
+        commit = code_commit()
         for test in args.only or ROTATIONS:
-            result = {"commit": code_commit(), **rotation(test, runs, not args.without_mesmer)}
+            result = {"commit": commit, **rotation(test, runs, not args.without_mesmer)}
             found = {**kept(), test: result}  # read again: another rotation may have ended meanwhile
             write_json(OUT, {"command": "python experiments/references.py", "rotations": found})
     page = report(found)

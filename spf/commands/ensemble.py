@@ -58,6 +58,10 @@ class Ensemble:
     sampling: SamplingConfig
     out: Path
 
+    def __post_init__(self) -> None:
+        """Refuse steps that do not fit the stages before anything is made."""
+        self.sampling.steps(len(self.emulator.backbone.spec.path(self.timescale)))
+
     @property
     def is_zarr(self) -> bool:
         """Whether a Zarr store is made."""
@@ -221,9 +225,6 @@ def write_ensemble(
         DataContractError: If other processes do not deliver, or a folder stands where the result should be.
     """
     ensemble = Ensemble(emulator, forcings, timescale, members, years, sampling, out)
-    sampling.steps(
-        len(emulator.backbone.spec.path(timescale))
-    )  # refuses lists that do not fit, before anything is made
     seconds = ensemble.seconds_if_there()
     if seconds is not None:
         if share.rank == 0:

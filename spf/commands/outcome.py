@@ -72,14 +72,7 @@ def score(
         return json.loads(path.read_text())
     log.info("scoring (predicted %.1f minutes)", 0.2 + sum(f.stat().st_size for f in files.values()) / 200e6)
     data, names = work.config.data, list(work.config.data.variables)
-    scenarios = {e: work.scenario(e, m).load() for e, m in data.train.items()}
-    test = work.scenario(work.test_scenario(), data.test[work.test_scenario()]).load()
-    training = {e: only(ds, names) for e, ds in scenarios.items()}
-    predictors = {e: annual_predictor(ds) for e, ds in {**scenarios, work.test_scenario(): test}.items()}
-    patterns = open_patterns(expand(data.patterns), test) if data.patterns else None
-    references = exact_baselines(
-        Case(training, work.test_scenario(), predictors, names, data.decade_start, list(files), patterns)
-    )
+    case, test = open_case(work, list(files))
     predictions = [
         Prediction(
             "spf",
@@ -89,12 +82,21 @@ def score(
         for t, file in files.items()
     ]
     bar = tqdm(predictions, desc="scoring", unit="ensemble", disable=not work.progress)
-    base = anomaly_base(training, names)
-    rows = score_datasets(
-        bar, only(test, names), references, variables=names, decade_start=data.decade_start, anomaly_base=base
-    )
+    base, references = anomaly_base(case.runs, names), exact_baselines(case)
+    rows = score_datasets(bar, test, references, variables=names, decade_start=data.decade_start, anomaly_base=base)
     write_scores(path, rows)
     return rows
+
+
+def open_case(work: Workspace, timescales: Sequence[str]) -> tuple[Case, xr.Dataset]:
+    """What references are fitted on, and the test members' months, in memory."""
+    data, scenario, names = work.config.data, work.test_scenario(), list(work.config.data.variables)
+    training = {e: work.scenario(e, m).load() for e, m in data.train.items()}
+    test = work.scenario(scenario, data.test[scenario]).load()
+    predictors = {e: annual_predictor(ds) for e, ds in {**training, scenario: test}.items()}
+    patterns = open_patterns(expand(data.patterns), test) if data.patterns else None
+    runs = {e: only(ds, names) for e, ds in training.items()}
+    return Case(runs, scenario, predictors, names, data.decade_start, timescales, patterns), only(test, names)
 
 
 def judge(work: Workspace, rows: Sequence[dict[str, Any]]) -> list[Check]:

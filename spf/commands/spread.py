@@ -95,5 +95,4 @@ def _open(order: Order) -> Ensemble:
         forcings = emulator.open_forcings(order.forcings)
     years = order.years or (int(forcings.year.values[0]), int(forcings.year.values[-1]))
     how = order.sampling or emulator.sampling
-    how.steps(len(emulator.backbone.spec.path(order.timescale)))
     return Ensemble(emulator, forcings, order.timescale, order.members, years, how, Path(order.out))

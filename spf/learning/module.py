@@ -59,10 +59,9 @@ class FlowModule(L.LightningModule):
         self.elapsed, self.spent, self.tokens = 0.0, 0.0, 0
         self.last: list[tuple[str, float]] = []
         if config.compile:
+            # in place, so that names stay the same; dynamic: one graph for all blocks and stages, whatever their tokens
             for block in backbone.blocks:
-                block.compile(
-                    dynamic=True
-                )  # one graph for all blocks and stages, whatever their tokens; names stay the same
+                block.compile(dynamic=True)
 
     def training_step(self, batch: Batch | Sequence[Batch], batch_idx: int) -> Tensor:
         """Mean squared error of the path target, which noise enters with weight -1 at every stage; a mean over windows."""

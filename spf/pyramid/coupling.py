@@ -136,11 +136,21 @@ def around(mean: Tensor) -> Tensor:
 
 def follow(mean: Tensor, surroundings: Tensor, patterns: Tensor, companions: Tensor, stage: Stage) -> Tensor:
     """The detail that block means (..., var, step, lat, lon) imply by surroundings and patterns, on the stage's grid."""
-    amplitude = torch.einsum("...vthw,nvhw->...nt", mean, patterns[: len(companions)])
-    out = torch.einsum("...nt,nvhw->...vthw", amplitude, companions)
+    return _surrounded(mean, surroundings, stage) + _accompanied(mean, patterns, companions)
+
+
+def _surrounded(mean: Tensor, surroundings: Tensor, stage: Stage) -> Tensor:
+    """Detail by the means of the blocks around."""
+    out = torch.zeros(())
     for j, difference in enumerate(around(mean)):
         out = out + spread_blocks(difference, stage) * surroundings[:, j, None]
     return out
+
+
+def _accompanied(mean: Tensor, patterns: Tensor, companions: Tensor) -> Tensor:
+    """Detail by the amplitudes of leading patterns."""
+    amplitude = torch.einsum("...vthw,nvhw->...nt", mean, patterns[: len(companions)])
+    return torch.einsum("...nt,nvhw->...vthw", amplitude, companions)
 
 
 def measure_coupling(runs: Sequence[Series], stage: Stage, n_patterns: int, lags: int, taper: float) -> Coupling:
@@ -161,26 +171,23 @@ def measure_coupling(runs: Sequence[Series], stage: Stage, n_patterns: int, lags
         return Coupling(mean)
     details = [run.fields - spread_blocks(m, stage) for run, m in zip(runs, means, strict=True)]
     surroundings = _surroundings(means, details, stage)
-    companions = _companions(means, details, surroundings, mean.patterns, stage)
-    implied = [follow(m, surroundings, mean.patterns, companions, stage) for m in means]
+    surrounded = [_surrounded(m, surroundings, stage) for m in means]
+    companions = _companions(means, [d - x for d, x in zip(details, surrounded, strict=True)], mean.patterns)
+    implied = [x + _accompanied(m, mean.patterns, companions) for m, x in zip(means, surrounded, strict=True)]
     followed = torch.as_tensor(sum(x.square().sum(1) for x in implied)) / sum(x.shape[1] for x in implied)
     left = [d - x for d, x in zip(details, implied, strict=True)]
     detail = _measure_part(left, [None] * len(runs), [], stage, min(n_patterns, DETAIL_PATTERNS), window)
     return Coupling(mean, detail, surroundings, companions, followed)
 
 
-def _companions(
-    means: Sequence[Tensor], details: Sequence[Tensor], surroundings: Tensor, patterns: Tensor, stage: Stage
-) -> Tensor:
+def _companions(means: Sequence[Tensor], left: Sequence[Tensor], patterns: Tensor) -> Tensor:
     """Regression of what surroundings leave of the detail on the amplitudes of leading patterns, which are uncorrelated."""
     patterns = patterns[: min(COMPANIONS, sum(m.shape[1] for m in means) // SAMPLES_PER_COMPANION)]
-    none = patterns.new_zeros(0, *details[0].shape[:1], *details[0].shape[2:])
     cross: Tensor | float = 0.0
     square: Tensor | float = 0.0
-    for m, detail in zip(means, details, strict=True):
+    for m, detail in zip(means, left, strict=True):
         amplitude = torch.einsum("vthw,nvhw->nt", m, patterns)
-        left = detail - follow(m, surroundings, patterns, none, stage)
-        cross = cross + torch.einsum("vthw,nt->nvhw", left, amplitude)
+        cross = cross + torch.einsum("vthw,nt->nvhw", detail, amplitude)
         square = square + amplitude.square().sum(1)
     return torch.as_tensor(cross) / torch.as_tensor(square).clamp_min(1e-12).reshape(-1, 1, 1, 1)
 

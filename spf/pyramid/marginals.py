@@ -68,8 +68,9 @@ class Marginal:
         """Inverse of `to_dict`."""
         return cls(data["gain"], data.get("bend"))
 
-    def _season(self, steps: int, first: int) -> Tensor:
-        return (first + torch.arange(steps)) % self.seasons
+    def _season(self, steps: int, first: int) -> Tensor | slice:
+        """Which season each step has; where there is one, it is broadcast and not copied."""
+        return slice(None) if self.seasons == 1 else (first + torch.arange(steps)) % self.seasons
 
 
 def _parted(bend: Tensor) -> tuple[Tensor, Tensor]:

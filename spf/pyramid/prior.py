@@ -66,10 +66,8 @@ class Prior(nn.Module):
 
     def _implied(self, mean: Tensor) -> Tensor:
         """Detail that block means imply."""
-        surroundings, patterns, companions = (
-            g.to(mean) for g in (self.surroundings, self.mean_patterns, self.companions)
-        )
-        return follow(mean, surroundings, patterns, companions, self.stage)
+        s, p, c = (given.to(mean) for given in (self.surroundings, self.mean_patterns, self.companions))
+        return follow(mean, s, p, c, self.stage)
 
     def _law(self, part: str, x: Tensor) -> Part:
         return Part(**{name: getattr(self, f"{part}_{name}").to(x) for name in Part.__dataclass_fields__})
@@ -111,13 +109,10 @@ class Prior(nn.Module):
         state, cross, clean = self._moments(law.covariance, law.slope, times, steps, phase)
         level = noise_level(times, self.stage).reshape(-1, 1, 1, 1)
         eye = torch.eye(steps).to(state)
-        state = (
-            state + (noise * level.square() + SMALL) * eye
-        ).double()  # series that hardly change are nearly singular
-        return [
-            torch.linalg.solve(state, m.double(), left=False).to(law.slope)
-            for m in (cross - noise * level * eye, clean)
-        ]
+        # in double precision, as series that hardly change are nearly singular
+        state = (state + (noise * level.square() + SMALL) * eye).double()
+        sought = (cross - noise * level * eye, clean)
+        return [torch.linalg.solve(state, m.double(), left=False).to(law.slope) for m in sought]
 
     def _rest(
         self, law: Part, x: Tensor, times: Tensor, where: Tensor, noise: float, phase: int, spread: Tensor | None
