@@ -16,7 +16,6 @@ from climatesuite.errors import DataContractError
 
 Gridded = TypeVar("Gridded", xr.Dataset, xr.DataArray)
 MIN_COVERAGE = 0.5
-_BLOCK_MAPS = 240
 _TOLERANCE_DEG = 1e-4
 _CIRCLE = 360.0
 _ABOUT = {"lat": ("latitude", "degrees_north", "Y"), "lon": ("longitude", "degrees_east", "X")}
@@ -266,28 +265,24 @@ def _regrid_array(field: xr.DataArray, pair: tuple[sp.csr_array, sp.csr_array], 
 
 
 def _apply(x: NDArray, rows: sp.csr_array, columns: sp.csr_array, min_coverage: float) -> NDArray:
-    """Area means of maps ``(..., lat, lon)`` under target cells, a block of maps at a time to bound memory."""
-    shape = (*x.shape[:-2], rows.shape[0], columns.shape[0])
-    dtype = x.dtype if x.dtype.kind == "f" else np.dtype(np.float64)
+    """Area means of maps ``(..., lat, lon)`` under target cells; one float64 map at a time, which stays in the cache."""
+    shape = (rows.shape[0], columns.shape[0])
     maps = x.reshape(-1, *x.shape[-2:])
-    out = np.empty((maps.shape[0], *shape[-2:]), dtype=dtype)
-    for i in range(0, maps.shape[0], _BLOCK_MAPS):
-        block = maps[i : i + _BLOCK_MAPS].astype(np.float64)
-        valid = np.isfinite(block)
-        mask = valid[:1] if (valid == valid[:1]).all() else valid
-        share = _contract(mask.astype(np.float64), rows, columns)
-        total = _contract(np.where(valid, block, 0.0), rows, columns)
+    out = np.empty((len(maps), *shape), dtype=x.dtype if x.dtype.kind == "f" else np.dtype(np.float64))
+    mask, share = np.ones(maps.shape[1:], dtype=bool), np.outer(rows.sum(axis=1), columns.sum(axis=1))
+    for i, field in enumerate(maps):
+        valid = np.isfinite(field)
+        if not np.array_equal(valid, mask):  # masks rarely change from map to map
+            mask, share = valid, _contract(valid.astype(np.float64), rows, columns)
+        total = _contract(np.where(valid, field, 0.0).astype(np.float64, copy=False), rows, columns)
         with np.errstate(invalid="ignore", divide="ignore"):
-            out[i : i + _BLOCK_MAPS] = np.where(share >= max(min_coverage, 1e-9) - 1e-9, total / share, np.nan)
-    return out.reshape(shape)
+            out[i] = np.where(share >= max(min_coverage, 1e-9) - 1e-9, total / share, np.nan)
+    return out.reshape(*x.shape[:-2], *shape)
 
 
 def _contract(x: NDArray[np.float64], rows: sp.csr_array, columns: sp.csr_array) -> NDArray[np.float64]:
-    """rows . x . columns^T for every map of ``(map, lat, lon)``."""
-    n, lat, lon = x.shape
-    half = (rows @ x.transpose(1, 0, 2).reshape(lat, n * lon)).reshape(-1, n, lon)
-    full = columns @ half.transpose(2, 0, 1).reshape(lon, -1)
-    return full.reshape(columns.shape[0], rows.shape[0], n).transpose(2, 1, 0)
+    """rows . x . columns^T for one map (lat, lon)."""
+    return (columns @ np.ascontiguousarray((rows @ x).T)).T
 
 
 def coarsen_space(ds: xr.Dataset, factor: int | tuple[int, int]) -> xr.Dataset:

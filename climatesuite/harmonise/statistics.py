@@ -1,35 +1,49 @@
-"""Sufficient statistics of monthly fields that merge exactly: count, mean and sum of squared departures."""
+"""Sufficient statistics of monthly fields that merge exactly: count, mean, sum of squared departures, extremes."""
 
 from collections.abc import Iterable
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from climatesuite.errors import DataContractError
 
 
 def month_statistics(month: xr.Dataset, names: Iterable[str]) -> xr.Dataset:
-    """Count, mean and M2 of one member's months, per calendar month and cell.
+    """Count, mean, M2, smallest and largest value of one member's months, per calendar month and cell.
 
     Args:
         month: Canonical monthly Dataset (time, lat, lon).
         names: Fields.
 
     Returns:
-        ``<name>_count`` (calendar_month), ``<name>_mean``, ``<name>_m2`` (calendar_month, lat, lon), float64.
+        ``<name>_count`` (calendar_month), ``<name>_mean``, ``<name>_m2``, ``<name>_min``, ``<name>_max`` (calendar_month, lat,
+        lon); float64, extremes float32.
     """
-    labels = month["month"].values
+    labels, dims = month["month"].values, ("calendar_month", "lat", "lon")
     out: dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]] = {}
     for name in names:
-        values, units = month[name].values.astype(np.float64), str(month[name].attrs.get("units", ""))
-        groups = [values[labels == m] for m in range(1, 13)]
-        mean = np.stack([g.mean(0) if len(g) else np.zeros(values.shape[1:]) for g in groups])
-        m2 = np.stack([((g - mu) ** 2).sum(0) for g, mu in zip(groups, mean, strict=True)])
-        dims = ("calendar_month", "lat", "lon")
-        out[f"{name}_count"] = (dims[:1], np.array([len(g) for g in groups], dtype=np.float64), {"units": "1"})
-        out[f"{name}_mean"] = (dims, mean, {"units": units})
-        out[f"{name}_m2"] = (dims, m2, {"units": f"({units})2"})
+        values, units = np.asarray(month[name].values), str(month[name].attrs.get("units", ""))
+        parts = [_moments(values[labels == m]) for m in range(1, 13)]
+        counts, means, squares, lows, highs = (np.stack(part) for part in zip(*parts, strict=True))
+        out[f"{name}_count"] = (dims[:1], counts, {"units": "1"})
+        out[f"{name}_mean"] = (dims, means, {"units": units})
+        out[f"{name}_m2"] = (dims, squares, {"units": f"({units})2"})
+        out[f"{name}_min"] = (dims, lows, {"units": units})
+        out[f"{name}_max"] = (dims, highs, {"units": units})
     return xr.Dataset(out, {"calendar_month": np.arange(1, 13), "lat": month["lat"], "lon": month["lon"]})
+
+
+def _moments(values: NDArray) -> tuple[NDArray, ...]:
+    """Count, mean, M2, minimum, maximum along the first axis; an empty sample merges as nothing."""
+    shape = values.shape[1:]
+    if not len(values):
+        zeros, far = np.zeros(shape), np.full(shape, np.inf, dtype=values.dtype)
+        return np.array(0.0), zeros, zeros, far, -far
+    x = values.astype(np.float64)
+    mean = x.mean(0)
+    x -= mean
+    return np.array(float(len(x))), mean, np.einsum("t...,t...->...", x, x), values.min(0), values.max(0)
 
 
 def merge(parts: Iterable[xr.Dataset]) -> xr.Dataset:
@@ -56,4 +70,7 @@ def _merge_two(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
         out[f"{name}_count"] = n
         out[f"{name}_mean"] = a[f"{name}_mean"] + delta * share
         out[f"{name}_m2"] = a[f"{name}_m2"] + b[f"{name}_m2"] + delta**2 * n_a * share
+        if f"{name}_min" in a and f"{name}_min" in b:
+            out[f"{name}_min"] = np.minimum(a[f"{name}_min"], b[f"{name}_min"])
+            out[f"{name}_max"] = np.maximum(a[f"{name}_max"], b[f"{name}_max"])
     return out

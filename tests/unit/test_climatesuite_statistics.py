@@ -17,6 +17,8 @@ def check_against_numpy(stats, values, rel):
     assert (stats.tas_count == values.shape[0]).all()
     assert stats.tas_mean.values == pytest.approx(values.mean(0), rel=rel)
     assert stats.tas_m2.values == pytest.approx(values.var(0) * values.shape[0], rel=rel * 1e3)
+    np.testing.assert_array_equal(stats.tas_min, values.min(0))
+    np.testing.assert_array_equal(stats.tas_max, values.max(0))
 
 
 def test_the_statistics_of_a_member_are_those_of_numpy():
