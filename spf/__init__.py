@@ -1,6 +1,7 @@
 """Spatiotemporal Pyramid Flows: climate ensembles drawn directly at any timescale."""
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spf.sampling.emulator import Emulator
@@ -16,3 +17,10 @@ def load(path: str) -> "Emulator":
     from spf.sampling.emulator import Emulator
 
     return Emulator.load(path)
+
+
+def __getattr__(name: str) -> Any:
+    """``spf.plot`` without an import of its own, and no matplotlib where nothing is drawn."""
+    if name == "plot":
+        return import_module("spf.plot")
+    raise AttributeError(f"module 'spf' has no attribute {name!r}")

@@ -6,8 +6,6 @@ column of about 12 cm, so that a figure can still be read on a telephone.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from importlib.resources import files
 from io import BytesIO
 from typing import Any, Literal, cast
 
@@ -18,12 +16,14 @@ from cartopy.mpl.geoaxes import GeoAxes
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import BoundaryNorm, Colormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from climatesuite.evaluate.kernels import Array
-from climatesuite.harmonise.grids import infer_bounds
+from climatesuite.evaluate.map_geometry import cells_from_dateline, levels, projected_coastline
+from climatesuite.evaluate.map_geometry import nice_limit as nice_limit  # beside the maps that it is for
 
 EMULATOR, TRUTH, REFERENCE = "#0072B2", "#222222", "#767676"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -31,9 +31,9 @@ DIVERGING = {"tas": "RdBu_r", "pr": "BrBG"}
 SEQUENTIAL = "YlGnBu"
 SIZE = (4.8, 3.1)
 DPI = 150
+LONG, SHORT = 200, 20
+"""Steps beyond which lines are thin, and below which steps are marked."""
 _INK, _FAINT, _FONT = "#222222", "#d9d9d9", 8.5
-_COLOURS = {1.0: 10, 1.2: 12, 1.5: 12, 2.0: 16, 2.5: 10, 3.0: 12, 4.0: 16, 5.0: 10, 6.0: 12, 8.0: 16, 10.0: 10}
-"""Round limits of a colour scale and the number of colours that gives round edges."""
 
 
 def new_axes(size: tuple[float, float] = SIZE, projection: ccrs.Projection | None = None) -> Axes:
@@ -50,7 +50,8 @@ def png(axes: Axes) -> bytes:
     return buffer.getvalue()
 
 
-def _style(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
+def style(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
+    """Title, labels, ticks, spines and grid as all charts here have them."""
     axes.set_title(title, fontsize=_FONT + 1, color=_INK, loc="left", fontweight="bold")
     axes.set_xlabel(xlabel, fontsize=_FONT, color=_INK)
     axes.set_ylabel(ylabel, fontsize=_FONT, color=_INK)
@@ -68,7 +69,8 @@ def _legend(axes: Axes, **options: Any) -> None:
     axes.legend(fontsize=_FONT - 0.5, frameon=False, labelcolor=_INK, handlelength=1.6, borderaxespad=0.3, **options)
 
 
-def _legend_below(axes: Axes) -> None:
+def legend_below(axes: Axes) -> None:
+    """Legend under the only axes of a figure."""
     options: dict[str, Any] = {"ncols": 2, "fontsize": _FONT - 0.5, "frameon": False, "labelcolor": _INK}
     cast(Figure, axes.figure).legend(*axes.get_legend_handles_labels(), loc="outside lower center", **options)
 
@@ -80,70 +82,26 @@ def unit_text(units: str) -> str:
     )
 
 
-@lru_cache(maxsize=1)
-def coastline() -> Array:
-    """Natural Earth's 1:110m land outline (public domain): ``[point, (lon, lat)]`` degrees, NaN between lines."""
-    with files("climatesuite.evaluate").joinpath("coastline_110m.npz").open("rb") as source, np.load(source) as stored:
-        return np.asarray(stored["xy"], dtype=np.float64)
-
-
-@lru_cache(maxsize=1)
-def _projected_coastline() -> Array:
-    lon, lat = coastline().T.copy()  # cartopy writes into what it is given
-    points = np.asarray(ccrs.Robinson().transform_points(ccrs.PlateCarree(), lon, lat))
-    return np.where(np.isnan(coastline()[:, :1]), np.nan, points)
-
-
-def nice_limit(*fields: xr.DataArray, share: float = 0.98) -> float:
-    """A round number that ``share`` of the absolute values stay below; fields drawn on one scale go in together."""
-    values = np.concatenate([np.abs(np.asarray(f.values, dtype=np.float64)).ravel() for f in fields])
-    values = values[np.isfinite(values)]
-    top = float(np.quantile(values, share)) if values.size else 0.0
-    if top <= 0.0:
-        return 1.0
-    power = 10.0 ** np.floor(np.log10(top))
-    return float(power * next(step for step in _COLOURS if step * power >= 0.9999 * top))
-
-
-def _edges(field: xr.DataArray, axis: str) -> Array:
-    bounds = (
-        field.coords[f"{axis}_bnds"].values
-        if f"{axis}_bnds" in field.coords
-        else infer_bounds(field[axis].values, axis)
-    )
-    return np.append(bounds[:, 0], bounds[-1, 1]).astype(np.float64)
-
-
-def _cells_from_dateline(field: xr.DataArray) -> tuple[Array, Array, Array]:
-    """Edges of longitude from -180 to 180, of latitude, and values; a cell across the date line is cut in two."""
-    lon, lat = _edges(field, "lon"), _edges(field, "lat")
-    values = np.asarray(field.transpose("lat", "lon").values, dtype=np.float64)
-    twice = np.concatenate([values, values], axis=1)
-    line = np.concatenate([lon[:-1] - 360.0, lon])
-    first = int(np.searchsorted(line, -180.0, side="right")) - 1
-    last = int(np.searchsorted(line, 180.0, side="left"))
-    edges = line[first : last + 1].copy()
-    edges[0], edges[-1] = -180.0, 180.0
-    return edges, lat, twice[:, first:last]
-
-
-def _levels(low: float, high: float) -> Array:
-    """Edges of the colours: about ten, round where the limits are those of :func:`nice_limit`."""
-    mantissa = round(high / 10.0 ** np.floor(np.log10(high)), 6)
-    return np.linspace(low, high, _COLOURS.get(mantissa, 10) + 1)
-
-
 def map_axes(title: str = "", size: tuple[float, float] = (4.8, 2.95)) -> GeoAxes:
     """Robinson axes of the whole globe with coastlines."""
-    projection = ccrs.Robinson()
-    axes = cast(GeoAxes, new_axes(size, projection))
+    axes = cast(GeoAxes, new_axes(size, ccrs.Robinson()))
+    frame_map(axes, title)
+    return axes
+
+
+def frame_map(axes: GeoAxes, title: str) -> None:
+    """Globe, coastlines, outline and title on axes of any projection."""
     axes.set_global()
-    line = _projected_coastline()
+    line = projected_coastline(axes.projection)
     axes.plot(line[:, 0], line[:, 1], color="#333333", linewidth=0.45, zorder=3)
     axes.spines["geo"].set_linewidth(0.6)
     axes.spines["geo"].set_edgecolor("#555555")
+    map_title(axes, title)
+
+
+def map_title(axes: GeoAxes, title: str) -> None:
+    """Title of a map, at its left."""
     axes.set_title(title, fontsize=_FONT + 1, color=_INK, loc="left", fontweight="bold")
-    return axes
 
 
 def draw_map(
@@ -169,31 +127,39 @@ def draw_map(
         The axes; ``axes.figure`` is the figure.
     """
     axes = map_axes(title)
-    lon, lat, values = _cells_from_dateline(field)
-    x, y = np.meshgrid(lon, lat)
-    corners = axes.projection.transform_points(ccrs.PlateCarree(), x, y)
-    levels = _levels(*limits)
-    extend: Literal["both", "max"] = "both" if limits[0] < 0 else "max"
-    colours = colormaps[cmap] if isinstance(cmap, str) else cmap
-    norm = BoundaryNorm(levels, colours.N, extend=extend)
-    mesh = Axes.pcolormesh(axes, corners[..., 0], corners[..., 1], values, cmap=colours, norm=norm, rasterized=True)
+    mesh = draw_field(axes, field, cmap, levels(*limits), "both" if limits[0] < 0 else "max")
     if stipple is not None:
         _stipple(axes, stipple)
-    figure = cast(Figure, axes.figure)
-    bar = figure.colorbar(
-        mesh,
-        ax=axes,
-        orientation="horizontal",
-        fraction=0.06,
-        pad=0.03,
-        aspect=32,
-        ticks=levels[(len(levels) - 1) // 2 % 2 if limits[0] < 0 else 0 :: 2],
+    colour_bar(mesh, axes, label)
+    return axes
+
+
+def draw_field(
+    axes: GeoAxes, field: xr.DataArray, cmap: str | Colormap, edges: Array, extend: Literal["neither", "both", "max"]
+) -> QuadMesh:
+    """The cells of a field ``(lat, lon)`` on framed axes, in colours with these edges."""
+    lon, lat, values = cells_from_dateline(field)
+    colours = colormaps[cmap] if isinstance(cmap, str) else cmap
+    norm = BoundaryNorm(edges, colours.N, extend=extend)
+    style: dict[str, Any] = {"cmap": colours, "norm": norm, "rasterized": True}
+    if axes.projection != ccrs.Robinson():
+        return cast(QuadMesh, axes.pcolormesh(lon, lat, values, transform=ccrs.PlateCarree(), **style))
+    corners = axes.projection.transform_points(ccrs.PlateCarree(), *np.meshgrid(lon, lat))
+    return Axes.pcolormesh(axes, corners[..., 0], corners[..., 1], values, **style)
+
+
+def colour_bar(mesh: QuadMesh, axes: Axes | Sequence[Axes], label: str) -> None:
+    """Bar under the axes, a number at every second edge, zero among them."""
+    several = list(axes) if isinstance(axes, Sequence) else [axes]
+    edges = cast(BoundaryNorm, mesh.norm).boundaries
+    first = (len(edges) - 1) // 2 % 2 if edges[0] < 0 < edges[-1] else 0
+    bar = cast(Figure, several[0].figure).colorbar(
+        mesh, ax=several, orientation="horizontal", fraction=0.06, pad=0.03, aspect=32, ticks=edges[first::2]
     )
     bar.ax.tick_params(labelsize=_FONT - 0.5, colors=_INK, length=2.5, width=0.6)
     bar.outline.set_linewidth(0.5)
     bar.set_label(label, fontsize=_FONT, color=_INK)
     bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}".replace("-", "−")))
-    return axes
 
 
 def _stipple(axes: GeoAxes, mask: xr.DataArray) -> None:
@@ -218,6 +184,13 @@ def _when(series: xr.DataArray) -> Array:
     return year + round(span) / 2.0
 
 
+def edges_of_time(series: xr.DataArray) -> Array:
+    """Decimal years where the periods of a gapless series begin and end."""
+    when = _when(series)
+    half = float(np.diff(when).min()) / 2.0 if when.size > 1 else 0.5
+    return np.append(when - half, when[-1] + half)
+
+
 def plume(quantiles: xr.DataArray, truth: xr.DataArray | None, *, title: str, ylabel: str, size: int) -> Axes:
     """Ensemble quantiles as bands, truth members as lines.
 
@@ -228,28 +201,39 @@ def plume(quantiles: xr.DataArray, truth: xr.DataArray | None, *, title: str, yl
         ylabel: Quantity and unit.
         size: Ensemble size, for the legend.
     """
-    axes, when, levels = new_axes(), _when(quantiles), quantiles["quantile"].values
-    half, is_long = levels.size // 2, quantiles.sizes["time"] > 200
-    marker = "o" if quantiles.sizes["time"] < 20 else ""
-    for i in range(half):
-        low, high = quantiles.isel(quantile=i).values, quantiles.isel(quantile=levels.size - 1 - i).values
-        name = f"{100 * levels[i]:g}–{100 * levels[-1 - i]:g} % of {size} members"
-        axes.fill_between(when, low, high, color=EMULATOR, alpha=0.20 + 0.16 * i, linewidth=0, label=name)
-    middle = quantiles.isel(quantile=half).values
-    axes.plot(
-        when, middle, color=EMULATOR, linewidth=0.7 if is_long else 1.6, label="median", marker=marker, markersize=3
-    )
+    axes = new_axes()
+    draw_bands(axes, quantiles, size=size)
     if truth is not None:
-        for i, member in enumerate(truth.values):
-            label = f"truth, {len(truth)} member{'s' * (len(truth) > 1)}" if i == 0 else None
-            width = 0.35 if is_long else 0.8
-            axes.plot(
-                _when(truth), member, color=TRUTH, linewidth=width, alpha=0.75, label=label, marker=marker, markersize=2
-            )
-    _style(axes, title, "", ylabel)
+        draw_members(axes, truth)
+    style(axes, title, "", ylabel)
     axes.margins(x=0.01)
-    _legend_below(axes)
+    legend_below(axes)
     return axes
+
+
+def draw_bands(axes: Axes, quantiles: xr.DataArray, *, size: int, colour: str = EMULATOR, name: str = "") -> None:
+    """Quantiles ``(quantile, time)`` as bands and a median; with a name that is the only one in the legend."""
+    when, shares = _when(quantiles), quantiles["quantile"].values
+    half, steps = shares.size // 2, quantiles.sizes["time"]
+    for i in range(half):
+        low, high = quantiles.isel(quantile=i).values, quantiles.isel(quantile=shares.size - 1 - i).values
+        label = None if name else f"{100 * shares[i]:g}–{100 * shares[-1 - i]:g} % of {size} members"
+        axes.fill_between(when, low, high, color=colour, alpha=0.20 + 0.16 * i, linewidth=0, label=label)
+    axes.plot(
+        when, quantiles.isel(quantile=half).values, color=colour, linewidth=0.7 if steps > LONG else 1.6,
+        label=name or "median", marker="o" if steps < SHORT else "", markersize=3,
+    )  # fmt: skip
+
+
+def draw_members(axes: Axes, series: xr.DataArray, name: str = "truth") -> None:
+    """Members ``(member, time)`` as thin dark lines."""
+    steps, size = series.sizes["time"], series.sizes["member"]
+    for i, member in enumerate(series.transpose("member", "time").values):
+        axes.plot(
+            _when(series), member, color=TRUTH, linewidth=0.35 if steps > LONG else 0.8, alpha=0.75,
+            label=f"{name}, {size} member{'s' * (size > 1)}" if i == 0 else None,
+            marker="o" if steps < SHORT else "", markersize=2,
+        )  # fmt: skip
 
 
 def spectrum(
@@ -283,7 +267,7 @@ def spectrum(
         upper.loglog(k, truth.values[1:-1], color=TRUTH, linewidth=1.8, label="truth")
     upper.loglog(k, ensemble.values[1:-1], color=EMULATOR, linewidth=1.4, linestyle=(0, (4, 1.5)), label="emulator")
     text = f"({unit_text(units)})" if " " in units else unit_text(units)
-    _style(upper, title, "" if lower is not None else "zonal wavenumber", f"power, {text}$^2$")
+    style(upper, title, "" if lower is not None else "zonal wavenumber", f"power, {text}$^2$")
     _legend(upper, loc="lower left")
     if lower is not None:
         _ratio_panel(lower, k, ratios)
@@ -304,7 +288,7 @@ def _ratio_panel(axes: Axes, k: Array, ratios: Mapping[str, xr.DataArray]) -> No
     low, high = float(min(0.8, np.min(values))), float(max(1.25, np.max(values)))
     axes.set_ylim(max(low * 0.95, 1 / 16), min(high * 1.3, 16.0))
     _plain_log_ticks(axes, "y", (0.0625, 0.125, 0.25, 0.5, 0.8, 1.0, 1.25, 2.0, 4.0, 8.0, 16.0))
-    _style(axes, "", "zonal wavenumber", "emulator / truth")
+    style(axes, "", "zonal wavenumber", "emulator / truth")
     _legend(axes, loc="upper left", ncols=3, columnspacing=1.2)
 
 
@@ -328,7 +312,7 @@ def rank_histogram(shares: xr.DataArray, *, title: str, note: str = "") -> Axes:
     level = 1.0 / size
     axes.bar(np.arange(size), shares.values, width=0.92, color=EMULATOR, alpha=0.85, linewidth=0)
     axes.axhline(level, color=TRUTH, linewidth=1.2, linestyle=(0, (4, 2)), label="calibrated")
-    _style(axes, title, "number of members below the truth", "share of values")
+    style(axes, title, "number of members below the truth", "share of values")
     axes.grid(False, axis="x")
     axes.set_xlim(-0.6, size - 0.4)
     axes.set_ylim(0, max(2.0 * level, 1.18 * float(shares.max())))
@@ -370,15 +354,15 @@ def score_chart(
         for model, (value, low, high) in group.items():
             label = None if model in used else model
             used.add(model)
-            style = {"color": colours[model], "marker": markers[model], "markersize": 4.5, "linestyle": "none"}
+            look = {"color": colours[model], "marker": markers[model], "markersize": 4.5, "linestyle": "none"}
             if low is not None and high is not None:
                 axes.plot([low, high], [place, place], color=colours[model], linewidth=1.3)
-            axes.plot(value, place, label=label, markeredgecolor="white", markeredgewidth=0.5, **style)  # type: ignore[arg-type]
+            axes.plot(value, place, label=label, markeredgecolor="white", markeredgewidth=0.5, **look)  # type: ignore[arg-type]
             place += 1.0
         axes.axhline(place - 0.05, color=_FAINT, linewidth=0.6)
         place += 0.9
     axes.axvline(target, color=TRUTH, linewidth=1.2, linestyle=(0, (4, 2)), label=target_name, zorder=0)
-    _style(axes, title, xlabel, "")
+    style(axes, title, xlabel, "")
     axes.set_yticks(ticks, list(values))
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
@@ -392,5 +376,5 @@ def score_chart(
         _plain_log_ticks(
             axes, "x", (0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0) if wide else fine
         )
-    _legend_below(axes)
+    legend_below(axes)
     return axes
