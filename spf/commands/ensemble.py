@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -31,6 +32,10 @@ SECONDS = "seconds"
 KEY_ATTR, SECONDS_ATTR = "sampling_key", "sampling_seconds"
 log = logging.getLogger("spf")
 SOURCE = "climatesuite-spf: Spatiotemporal Pyramid Flows (arXiv 2512.02268) around a fitted forced response"
+
+
+HDF5 = threading.Lock()
+"""HDF5 is not safe in threads, and tasks may be threads: two that opened files at once crashed the process."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +131,10 @@ class Ensemble:
         """Members that are not done."""
         done = {path.name for path in self.parts.glob("*.npz")}
         return [m for m in range(self.members) if f"{m}.npz" not in done]
+
+    def groups(self) -> list[list[int]]:
+        """Its members by groups that are drawn at once: who draws one had better draw all of it."""
+        return self.emulator.groups(self.forcings, self.timescale, range(self.members), self.years, self.sampling)
 
     def draw(self, members: Sequence[int], progress: bool = True) -> None:
         """Draw those of some members that are not done; a kill loses those in work at most."""
@@ -238,10 +247,10 @@ def write_ensemble(
             return [] if ready else ["the beginning of it"]
 
         wait_for(begun, str(out), patience)
-        ensemble.draw(share.of(range(members)), progress=False)
+        ensemble.draw(share.of(ensemble.groups()), progress=False)
         return 0.0
     ensemble.prepare()
-    ensemble.draw(share.of(range(members)), progress)
+    ensemble.draw(share.of(ensemble.groups()), progress)
     wait_for(lambda: [f"member {m}" for m in ensemble.missing()], str(out), patience)
     return ensemble.publish()
 
@@ -286,7 +295,9 @@ def _attrs_of(path: Path) -> dict[str, Any]:
     try:
         if path.is_dir():
             return dict(json.loads((path / "zarr.json").read_text()).get("attributes", {}))
-        with netCDF4.Dataset(path) as file:
+        if not path.exists():
+            return {}
+        with HDF5, netCDF4.Dataset(path) as file:
             return {name: file.getncattr(name) for name in file.ncattrs()}
     except OSError:
         return {}

@@ -57,7 +57,7 @@ def sample_files(
         covered = years or (int(drivers.year.values[0]), int(drivers.year.values[-1]))
         among = f" in {share.world} processes" if share.world > 1 else ""
         if share.rank == 0:
-            own = len(share.of(range(members)))
+            own = len(share.of(emulator.groups(drivers, timescale, range(members), covered, how)))
             minutes = predict_minutes(emulator, drivers, timescale, own, covered, how)
             log.info("sampling %d members, timescale %s%s (predicted %.1f minutes)", members, timescale, among, minutes)
         seconds = write_ensemble(

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,9 +52,9 @@ class Share:
             )  # fmt: skip
         return cls(*map(int, texts))
 
-    def of(self, members: Iterable[int]) -> list[int]:
-        """The members that this process draws."""
-        return [m for m in members if m % self.world == self.rank]
+    def of(self, groups: Sequence[Sequence[int]]) -> list[int]:
+        """The members that this process draws; those that go through the network together stay together."""
+        return [m for group in groups[self.rank :: self.world] for m in group]
 
     def device(self) -> torch.device:
         """This process's accelerator, the processor where there is none; processes beyond the accelerators double up."""

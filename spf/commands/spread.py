@@ -3,27 +3,23 @@
 With a cluster of ``dask.distributed`` (a package of its own)::
 
     order = Order("emulator.pt", "inputs_ssp245.nc", "year", 1000, "years.zarr")
-    prepare(order)
-    client.gather(client.map(partial(draw_members, order), [range(i, 1000, 40) for i in range(40)]))
+    groups = prepare(order)
+    client.gather(client.map(partial(draw_members, order), groups))
     publish(order)
 
 Tasks may be lost and run again: members that are done stay. Member i does not depend on how members are dealt out.
 """
 
 import dataclasses
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spf.commands.ensemble import Ensemble
+from spf.commands.ensemble import HDF5, Ensemble
 from spf.commands.share import ALONE
 from spf.config import SamplingConfig
 from spf.precision import precision_of
 from spf.sampling.emulator import Emulator
-
-_READING = threading.Lock()
-"""HDF5 is not safe in threads, and tasks may be threads: two that read their forcings at once crashed the process."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +47,15 @@ class Order:
     precision: str = ""
 
 
-def prepare(order: Order) -> None:
-    """Make the folder that members are drawn into; once, before the first task."""
-    _open(order).prepare()
+def prepare(order: Order) -> list[list[int]]:
+    """Make the folder that members are drawn into; once, before the first task.
+
+    Returns:
+        The members by groups that are drawn at once: a task had better have whole groups.
+    """
+    ensemble = _open(order)
+    ensemble.prepare()
+    return ensemble.groups()
 
 
 def draw_members(order: Order, members: Sequence[int]) -> list[int]:
@@ -91,7 +93,7 @@ def open_emulator(checkpoint: str | Path, precision: str = "") -> Emulator:
 def _open(order: Order) -> Ensemble:
     emulator = open_emulator(order.checkpoint, order.precision)
     emulator.backbone.to(ALONE.device())  # a cluster shows each of its workers the accelerators that are its own
-    with _READING:
+    with HDF5:
         forcings = emulator.open_forcings(order.forcings)
     years = order.years or (int(forcings.year.values[0]), int(forcings.year.values[-1]))
     how = order.sampling or emulator.sampling

@@ -1,5 +1,6 @@
 """A trained emulator: forcings in, a calibrated ensemble of named fields out."""
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -187,17 +188,15 @@ class Emulator:
     ) -> Iterator[tuple[int, xr.Dataset]]:
         """Members one after another, as (number, Dataset (time, lat, lon)); memory does not grow with the ensemble.
 
-        So many members go through the network together as fill a batch. ``on_step`` is told how many windows a finished network
-        call held; a member has `windows_per_member` of them.
+        So many members go through the network together as fill a batch, always the same ones (`groups`). ``on_step`` is told how
+        many windows a finished network call held; a member has `windows_per_member` of them.
         """
         how = sampling or self.sampling
         plan, series = self._plan(forcings, timescale, years, how), self.codec.encode_forcings(forcings)
         predictor = self.codec.predictor(forcings)
         frame = self.template(forcings, timescale, years)
         marginal = self.marginals[self.backbone.spec.path(timescale)[-1].key]
-        together = self.members_together(timescale, plan, how)
-        for first in range(0, len(members), together):
-            chosen = members[first : first + together]
+        for chosen in self.groups(forcings, timescale, members, years, how):
             with (
                 torch.inference_mode(),
                 torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16-mixed"),
@@ -207,6 +206,15 @@ class Emulator:
                 kept = x.unflatten(1, (-1, marginal.seasons))[:, plan.keep].flatten(1, 2)
                 forced = self.codec.forced(predictor, timescale, plan.labels, member)
                 yield member, self._fields(marginal.departure(kept, 0), forced, frame)
+
+    def groups(
+        self, forcings: xr.Dataset, timescale: str, members: Sequence[int], years: tuple[int, int] | None = None,
+        sampling: SamplingConfig | None = None,
+    ) -> list[list[int]]:  # fmt: skip
+        """Members in the groups that go through the network together; drawing one of a group takes as long as all of it."""
+        how = sampling or self.sampling
+        together = self.members_together(timescale, self._plan(forcings, timescale, years, how), how)
+        return [list(found) for _, found in itertools.groupby(members, lambda m: m // together)]
 
     def windows_per_member(
         self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None = None,
@@ -262,16 +270,17 @@ class Emulator:
     ) -> Tensor:  # fmt: skip
         """Normalised fields (member, var, step, lat, lon) of the plan's last segment.
 
-        Fewer members than go together are filled up with the last: a member's bits do not depend on how many are drawn.
+        A group is always drawn whole and a member at its place in it: on some processors the last bits of a product depend on
+        how many rows there are and on which one it is.
         """
-        spec, n = self.backbone.spec, len(members)
-        full = [*members, *[members[-1]] * (self.members_together(timescale, plan, how) - n)]
-        told = None if on_step is None else lambda windows: on_step(windows * n / len(full))
+        spec, together = self.backbone.spec, self.members_together(timescale, plan, how)
+        first = members[0] // together * together
+        told = None if on_step is None else lambda windows: on_step(windows * len(members) / together)
         return cascade(
             spec, timescale, plan.segments, self.backbone.velocity, SeededNoise(seed),
-            Conditions(series, self.device, self.source), full, self.shape, how.steps(len(plan.segments)), how.batch,
-            device=self.device, on_step=told,
-        )[:n]  # fmt: skip
+            Conditions(series, self.device, self.source), range(first, first + together), self.shape,
+            how.steps(len(plan.segments)), how.batch, device=self.device, on_step=told,
+        )[[m - first for m in members]]  # fmt: skip
 
     def windows(
         self, timescale: str, series: ForcingSeries, plan: Plan, how: SamplingConfig

@@ -77,7 +77,7 @@ def test_two_processes_write_what_one_writes_bit_for_bit(files, tmp_path):
 def test_tasks_of_a_scheduler_draw_one_ensemble_in_any_order(files, tmp_path):
     how = SamplingConfig(seed=3, n_steps=1)
     order = Order(files / "emulator.pt", files / "inputs_mid.nc", "decade", 5, tmp_path / "tasks.zarr", sampling=how)
-    prepare(order)
+    assert prepare(order) == [[0, 1, 2, 3, 4]]  # two windows each: a batch holds them all
     draw = dask.delayed(pickle.loads(pickle.dumps(partial(draw_members, order))))
     assert dask.compute(draw([4, 1]), draw([0]), scheduler="threads") == ([4, 1], [0])
     with pytest.raises(DataContractError, match="2 of 5 members are missing, first 2"):

@@ -43,6 +43,9 @@ class Fake:
     def windows_per_member(self, forcings, timescale, years, sampling):
         return 1
 
+    def groups(self, forcings, timescale, members, years, sampling):
+        return [[m] for m in members]
+
     def draw(self, forcings, timescale, members, years, seed, sampling, on_step):
         frame = self.template(forcings, timescale, years)
         for done, member in enumerate(members):
