@@ -1,4 +1,5 @@
-"""The ``climatesuite`` command: synth, scan, build, verify, describe, score, compare, baseline, structure."""
+"""The ``climatesuite`` command: synth, scan, build, verify, describe, score, compare, baseline, structure,
+questions."""
 
 import argparse
 import sys
@@ -97,6 +98,19 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     structure.add_argument("--decade-start", type=int)
     structure.add_argument("--out", type=Path, default=Path("structure.json"))
+
+    questions = verb(
+        "questions", cli.questions, "warming levels, emergence, trends, ratios, rain per kelvin beside the truth"
+    )
+    questions.add_argument("predictions", nargs="+", type=cli.existing, help="years and months of one ensemble")
+    questions.add_argument("--truth", nargs="+", type=cli.existing, required=True, help="CMIP files of the scenario")
+    questions.add_argument(
+        "--offset", type=float, help="K that 2015-2024 is above pre-industrial (default: observed, 1.24)"
+    )
+    questions.add_argument(
+        "--regions", default="srex", help="srex (default), or a file of polygons, e.g. the AR6 regions"
+    )
+    questions.add_argument("--out", type=Path, default=Path("questions.json"))
     return top
 
 

@@ -139,6 +139,25 @@ def structure(args: argparse.Namespace) -> int:
     return 0
 
 
+def questions(args: argparse.Namespace) -> int:
+    """What a climate scientist asks first: warming levels, emergence, trends, polar and land-sea ratios, rain per kelvin."""
+    from climatesuite.evaluate.answers import answer_table, disagreeing
+    from climatesuite.evaluate.question_files import ask_files
+    from climatesuite.evaluate.questions import OFFSET, question_rows
+    from climatesuite.evaluate.report import write_json
+
+    offset = OFFSET if args.offset is None else args.offset
+    rows = question_rows(ask_files(args.predictions, args.truth, offset=offset, regions=args.regions))
+    write_json(args.out, {"answers": rows})
+    print(answer_table(rows))
+    judged = [r for r in rows if r["agrees"] is not None]
+    print(
+        f"\n{len(disagreeing(rows))} of {len(judged)} answers (*) leave the truth outside the interval; a tenth would by chance"
+    )
+    print(args.out)
+    return 0
+
+
 def members_of(text: str) -> dict[str, list[str]]:
     """Parse the --members option: JSON ``{"ssp126": ["r1i1p1f1"]}``.
 

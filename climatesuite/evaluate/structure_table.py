@@ -160,14 +160,14 @@ def _values(
     months, years = by_timescale.get("month"), by_timescale.get("year")
     annual, passes = years if years is not None else months, []
     if annual is not None and "year" in spans:
-        passes.append(_year_pass(_Side.of(_cut(annual, spans["year"]), forced), decade_start))
+        passes.append(_year_pass(_Side.of(cut_to_years(annual, spans["year"]), forced), decade_start))
     if months is not None and "month" in spans:
-        passes.append(_month_pass(_Side.of(_cut(months, spans["month"]), forced)))
+        passes.append(_month_pass(_Side.of(cut_to_years(months, spans["month"]), forced)))
     if months is not None and years is not None and "year" in spans:
-        first, last = _common_years([months, years])
+        first, last = common_years([months, years])
         shared = np.intersect1d(months["member"].values, years["member"].values)
         if first <= last and shared.size:
-            pair = (_Side.of(_cut(ds, (first, last)).sel(member=shared), None) for ds in (months, years))
+            pair = (_Side.of(cut_to_years(ds, (first, last)).sel(member=shared), None) for ds in (months, years))
             passes.append(_gap_pass(*pair))
     return [values for each in passes for values in each]
 
@@ -326,9 +326,9 @@ def _spans(ours: Mapping[str, xr.Dataset], reals: Sequence[xr.Dataset]) -> dict[
         DataContractError: If none is.
     """
     with_months = [ds for ds in reals if "month" in ds.coords]
-    shared = {"year": _common_years([ours["year"] if "year" in ours else ours["month"], *reals])}
+    shared = {"year": common_years([ours["year"] if "year" in ours else ours["month"], *reals])}
     if "month" in ours:
-        shared["month"] = _common_years([ours["month"], *with_months])
+        shared["month"] = common_years([ours["month"], *with_months])
     spans = {t: (first, last) for t, (first, last) in shared.items() if last - first + 1 >= MIN_YEARS}
     if not spans:
         longest = max(last - first + 1 for first, last in shared.values())
@@ -337,7 +337,7 @@ def _spans(ours: Mapping[str, xr.Dataset], reals: Sequence[xr.Dataset]) -> dict[
     return spans
 
 
-def _common_years(datasets: Sequence[xr.Dataset]) -> Span:
+def common_years(datasets: Sequence[xr.Dataset]) -> Span:
     """First and last whole year that all have; the last before the first if there is none."""
     spans = []
     for ds in datasets:
@@ -348,7 +348,7 @@ def _common_years(datasets: Sequence[xr.Dataset]) -> Span:
     return max(first for first, _ in spans), min(last for _, last in spans)
 
 
-def _cut(ds: xr.Dataset, span: Span) -> xr.Dataset:
+def cut_to_years(ds: xr.Dataset, span: Span) -> xr.Dataset:
     begin, end = np.searchsorted(np.asarray(ds["year"].values), [span[0], span[1] + 1])
     return ds.isel(time=slice(int(begin), int(end)))
 
