@@ -110,6 +110,8 @@ def parser() -> argparse.ArgumentParser:
     questions.add_argument(
         "--regions", default="srex", help="srex (default), or a file of polygons, e.g. the AR6 regions"
     )
+    questions.add_argument("--parts", nargs="+", choices=cli.PARTS, default=cli.PARTS, help="default: all")
+    questions.add_argument("--seed", type=int, default=0, help="of the draws in which own members play the truth")
     questions.add_argument("--out", type=Path, default=Path("questions.json"))
     return top
 

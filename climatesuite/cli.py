@@ -5,6 +5,8 @@ import json
 import sys
 from pathlib import Path
 
+PARTS = ("answers", "regions")
+"""What ``climatesuite questions`` can print."""
 BASELINE_NAMES = ("climatology", "first-decade", "pattern-scaling", "ar1", "energy-balance", "mesmer")
 """Keys of ``baselines.fit.BASELINES``; a test holds the two together, so that the command starts without importing them."""
 
@@ -140,20 +142,26 @@ def structure(args: argparse.Namespace) -> int:
 
 
 def questions(args: argparse.Namespace) -> int:
-    """What a climate scientist asks first: warming levels, emergence, trends, polar and land-sea ratios, rain per kelvin."""
+    """What a climate scientist asks first (warming levels, trends, ratios, rain per kelvin); calibration by region and season."""
     from climatesuite.evaluate.answers import answer_table, disagreeing
+    from climatesuite.evaluate.by_region import region_rows, summary
     from climatesuite.evaluate.question_files import ask_files
     from climatesuite.evaluate.questions import OFFSET, question_rows
     from climatesuite.evaluate.report import write_json
 
     offset = OFFSET if args.offset is None else args.offset
-    rows = question_rows(ask_files(args.predictions, args.truth, offset=offset, regions=args.regions))
-    write_json(args.out, {"answers": rows})
-    print(answer_table(rows))
-    judged = [r for r in rows if r["agrees"] is not None]
-    print(
-        f"\n{len(disagreeing(rows))} of {len(judged)} answers (*) leave the truth outside the interval; a tenth would by chance"
-    )
+    asked, found = ask_files(args.predictions, args.truth, offset=offset, regions=args.regions), {}
+    if "answers" in args.parts:
+        rows = found["answers"] = question_rows(asked)
+        judged = [r for r in rows if r["agrees"] is not None]
+        print(
+            answer_table(rows),
+            f"\n{len(disagreeing(rows))} of {len(judged)} leave the truth outside the interval (*)\n",
+        )
+    if "regions" in args.parts:
+        found["regions"] = region_rows(asked, seed=args.seed)
+        print(answer_table(summary(found["regions"])), "\n")
+    write_json(args.out, found)
     print(args.out)
     return 0
 

@@ -92,7 +92,7 @@ def answer_table(rows: Sequence[Row]) -> str:
     for r in rows:
         if r["question"] != question:
             question = r["question"]
-            lines += ["", f"{question}  ({r['interval']})", head]
+            lines += ["", f"{question}  ({r['interval'] or r['reference_kind']})", head]
         name = ", ".join(str(r[k]) for k in ("name", "variable", "region", "season") if r[k])
         lines.append(
             f"{name:48s} {_text(r['value'])} {_span(r, 'lo', 'hi')} {_text(r['reference'], 10)} "

@@ -116,8 +116,7 @@ class Asked:
         key = (name, season)
         if key not in self._series:
             side = self.annual if season == "annual" else self.sides["month"]
-            months = range(1, 13) if season == "annual" else SEASONS[season]
-            x, y = (_yearly(regional_series(ds, name, self.regions), ds, months) for ds in side.both)
+            x, y = (yearly_values(regional_series(ds, name, self.regions), ds, season) for ds in side.both)
             self._series[key] = x, y
         return self._series[key]
 
@@ -183,10 +182,17 @@ def regional_series(ds: xr.Dataset, name: str, regions: xr.DataArray) -> Array:
     return np.stack([np.tensordot(weights, field, axes=([1, 2], [1, 2])) for field in diagnostics.members(ds, name)])
 
 
-def _yearly(series: Array, ds: xr.Dataset, months: Sequence[int]) -> Array:
-    """Days-weighted means of some calendar months of each year: ``[..., 12 T] -> [..., T]``; years are left as they are."""
+def yearly_values(series: Array, ds: xr.Dataset, season: str = "annual") -> Array:
+    """Days-weighted means of each year or season: ``[..., 12 T] -> [..., T]``; years are left as they are.
+
+    Args:
+        series: Last axis the steps of ``ds``.
+        ds: With months of whole years, or years.
+        season: ``annual`` or one of :data:`SEASONS`.
+    """
     if "month" not in ds.coords:
         return series
+    months = range(1, 13) if season == "annual" else SEASONS[season]
     days = np.asarray(ds["days"].values, dtype=np.float64).reshape(-1, structure.MONTHS)
     share = days * np.isin(np.arange(1, 13), list(months))
     by_year = series.reshape(*series.shape[:-1], -1, structure.MONTHS)
