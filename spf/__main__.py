@@ -1,4 +1,4 @@
-"""The ``spf`` command: run, train, sample, inspect, unet, climax."""
+"""The ``spf`` command: run, train, sample, scenario, inspect, unet, climax."""
 
 import argparse
 import logging
@@ -78,6 +78,12 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sample.set_defaults(command=_sample, verb=sample)
 
+    scenario = verbs.add_parser(
+        "scenario", help="a scenario of one's own: described, checked, written, drawn", description=_scenario.__doc__
+    )
+    _scenario_options(scenario)
+    scenario.set_defaults(command=_scenario)
+
     inspect = verbs.add_parser("inspect", help="what a checkpoint was made from", description=_inspect.__doc__)
     inspect.add_argument("checkpoint", type=Path)
     inspect.set_defaults(command=_inspect)
@@ -97,6 +103,27 @@ def parser() -> argparse.ArgumentParser:
 def _experiment(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("experiment", type=Path, help="a YAML file, see experiments/")
     verb.add_argument("--out", type=Path, help="folder to write (default: runs/<name>, or $SPF_RUNS/<name>)")
+
+
+def _scenario_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("name", help="the named scenario it departs from, e.g. ssp370, or a file written by this command")
+    verb.add_argument("--folder", type=Path, help="with inputs_<scenario>.nc (default: $CLIMATE_DATA)")
+    verb.add_argument("--table", type=Path, help="CSV of yearly global CO2, CH4, SO2, BC, units in the heads")
+    verb.add_argument(
+        "--accounting", help="how the table counts: input4mips or rcmip (default: told by its first year)"
+    )
+    verb.add_argument("--how", choices=("difference", "ratio"), default="difference", help="to the named scenario")
+    verb.add_argument("--interpolate", action="store_true", help="fill the years between the table's linearly")
+    verb.add_argument(
+        "--with-forcings-of", nargs="+", action="append", default=[], metavar="WORD", help="e.g. ssp126 SO2 BC; repeatable"
+    )  # fmt: skip
+    verb.add_argument("--peak-co2", type=int, metavar="YEAR", help="cumulative CO2 peaks then")
+    verb.add_argument(
+        "--aod", type=_aod, help="stratospheric optical depth from years on, e.g. 2035:0.1,2050:0.2,2080:0"
+    )
+    verb.add_argument("--as", dest="renamed", metavar="NAME", help="name of the scenario made (default: <name>-custom)")
+    verb.add_argument("--out", type=Path, help="forcing file to write, for spf sample; a folder gets inputs_<name>.nc")
+    verb.add_argument("--plot", type=Path, help="picture to write, e.g. mine.png")
 
 
 def _deterministic(verb: argparse.ArgumentParser) -> None:
@@ -135,6 +162,21 @@ def _sample(args: argparse.Namespace) -> int:
     )  # fmt: skip
     if files:
         print("\n".join(map(str, files)))
+    return 0
+
+
+def _scenario(args: argparse.Namespace) -> int:
+    """Make a scenario from a named one: by a table, others' forcings, a peak of CO2, aerosol in the stratosphere. Says how it
+    differs from the named one and what global mean an energy balance expects; writes the forcing file that sample takes."""
+    from spf.commands.scenario import make, write
+
+    made = make(
+        args.name, args.folder, args.table, args.accounting, args.how, args.interpolate, args.with_forcings_of, args.peak_co2,
+        args.aod, args.renamed,
+    )  # fmt: skip
+    print(made.summary())
+    for file in write(made, args.out, args.plot):
+        print(file)
     return 0
 
 
@@ -181,6 +223,13 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _aod(text: str) -> dict[int, float]:
+    try:
+        return {int(year): float(value) for year, value in (part.split(":") for part in text.split(","))}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list such as 2035:0.1,2050:0.2") from None
 
 
 def _counts(text: str) -> int | tuple[int, ...]:

@@ -16,6 +16,7 @@ from climatesuite.forcing import plain
 from climatesuite.forcing.energy_balance import CALIBRATIONS, ar6_forcing, calibration_of
 from climatesuite.forcing.energy_balance import scenarios as ar6_scenarios
 from climatesuite.forcing.energy_response import GLOBAL_MEAN_OF, EnergyBalanceResponse, fit_energy_balance_response
+from climatesuite.forcing.reference import carried_forcing
 from climatesuite.forcing.response import ForcedResponse, Response, annual_predictor, fit_response
 from climatesuite.harmonise.grids import area_weights
 from spf.pyramid.operators import pool_space
@@ -225,7 +226,7 @@ class FieldCodec:
         Args:
             month: Canonical monthly forcings; the attribute ``experiment_id`` names the scenario.
             forcing: Effective radiative forcing by component from 1850 on (``climatesuite.forcing.custom``), for the energy
-                balance; by default that of the scenario in AR6's table.
+                balance; by default what ``month`` carries (a scenario of one's own), else that of the scenario in AR6's table.
 
         Returns:
             CO2 ``(year)``, or the energy balance's global means ``(response, year)``. A scenario without a pattern of other models
@@ -302,6 +303,7 @@ def _in_training(response: Response) -> Response:
 
 def _predictor(response: Response, month: xr.Dataset, forcing: xr.Dataset | None = None) -> xr.DataArray:
     if isinstance(response, EnergyBalanceResponse):
+        forcing = forcing if forcing is not None else carried_forcing(month, response.calibration)
         if forcing is None:
             forcing = ar6_forcing(str(month.attrs.get("experiment_id", "an unnamed scenario")), response.calibration)
         return response.predictor(forcing, np.unique(month.year.values).astype(int).tolist())

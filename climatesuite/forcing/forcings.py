@@ -1,7 +1,8 @@
 """Drivers of the climate from files in ClimateBench's input layout, as canonical monthly Datasets.
 
 Layout: scalars ``CO2(time)``, ``CH4(time)``, maps ``SO2``, ``BC``, ``AOD (time, latitude, longitude)``, on monthly or yearly
-steps; one file ``inputs_<experiment_id>.nc`` a scenario.
+steps; one file ``inputs_<experiment_id>.nc`` a scenario. A scenario of one's own also carries its radiative forcing by component,
+``erf_co2 (erf_year)`` and so on (see :mod:`climatesuite.forcing.reference`).
 """
 
 from collections.abc import Sequence
@@ -15,10 +16,15 @@ from numpy.typing import NDArray
 
 from climatesuite.conventions import FORCINGS
 from climatesuite.errors import DataContractError
+from climatesuite.forcing.accounting import NOT_STATED, accounting_of
 from climatesuite.harmonise.calendars import canonical_calendar, time_coords
 from climatesuite.harmonise.grids import grid_coords, is_global, order_axis, regrid
 from climatesuite.harmonise.units import to_canonical
 
+CARRIED = "erf_"
+"""First letters of the variables that pass through as they are: radiative forcing by component."""
+PASSED = ("parent_scenario", "departs_in", "no_radiative_forcing")
+"""Attributes of a scenario of one's own that pass through as well."""
 NOISE = 1e-20
 """kg m-2 s-1; smaller negative emissions are rounding of the source and become zero."""
 CREDIBLE = {"CO2": (-1e3, 5e4), "CH4": (0.0, 10.0), "SO2": (0.0, 1e-6), "BC": (0.0, 1e-6), "AOD": (0.0, 10.0)}
@@ -67,6 +73,7 @@ def open_forcings(
 
     Returns:
         Canonical Dataset: scalars (time), maps (time, lat, lon), float64 and float32. Yearly steps are repeated over the year.
+        The attribute ``accounting`` says how emissions are counted, where the file does.
 
     Raises:
         DataContractError: If the file, a forcing or a month is missing, units are unknown, or values are missing or not
@@ -95,16 +102,58 @@ def open_forcings(
             "experiment_id": stated, "timescale": "month", "license": str(ds.attrs.get("license", "not stated")),
             "calendar": canonical_calendar(calendar) if calendar else steps.calendar,
         }  # fmt: skip
+        if accounting_of(ds) != NOT_STATED:
+            attrs["accounting"] = accounting_of(ds)
+        attrs |= {n: str(ds.attrs[n]) for n in PASSED if n in ds.attrs}
+        carried = ds[[n for n in ds.data_vars if str(n).startswith(CARRIED)]].load().drop_attrs(deep=False)
     coords = time_coords(steps.years, "month", str(attrs["calendar"]))
-    out = xr.Dataset({n: f.variable for n, f in fields.items()}, {**coords, **axes}, attrs)
-    if grid is None or not axes:
-        return out
-    if is_global(grid) and not is_global(out):
-        span = f"latitudes {float(out.lat_bnds.min()):g} to {float(out.lat_bnds.max()):g}"
+    out = xr.Dataset({n: f.variable for n, f in fields.items()}, {**coords, **axes}, attrs).merge(carried)
+    return out if grid is None else _onto(out, grid)
+
+
+def fit_to(forcings: xr.Dataset, names: Sequence[str], grid: xr.Dataset, calendar: str) -> xr.Dataset:
+    """Canonical forcings as an emulator takes them: those named, on its grid, months by label in its calendar.
+
+    Raises:
+        DataContractError: If one is missing, the scenario departs in one that is not named, or maps do not cover the globe.
+    """
+    check_seen(forcings, names)
+    subject = f"forcings of {forcings.attrs.get('experiment_id', 'the scenario')}"
+    missing = [n for n in names if n not in forcings]
+    if missing:
+        has = ", ".join(n for n in FORCINGS if n in forcings)
+        raise DataContractError(subject, f"no {', '.join(missing)}, only {has}", ", ".join(names), "add them")
+    kept = forcings.drop_vars([n for n in FORCINGS if n in forcings and n not in names])
+    years = np.unique(kept["year"].values).astype(int).tolist()
+    kept = kept.assign_coords(time_coords(years, "month", canonical_calendar(calendar)))
+    return _onto(kept.assign_attrs(calendar=canonical_calendar(calendar)), grid)
+
+
+def check_seen(forcings: xr.Dataset, names: Sequence[str]) -> None:
+    """Refuse a scenario that departs from its parent in a forcing that is not looked at: the answer would be its parent's.
+
+    Raises:
+        DataContractError: If it does.
+    """
+    departs = [n for n in str(forcings.attrs.get("departs_in", "")).split(", ") if n]
+    unseen = [n for n in departs if n not in names]
+    if unseen:
         raise DataContractError(
-            f"forcings of {stated} in {file.name}", span, "maps that cover the globe", "give global maps"
+            f"scenario {forcings.attrs['experiment_id']}", f"it departs from {forcings.attrs.get('parent_scenario')} in "
+            f"{', '.join(unseen)}", f"departures in {', '.join(names)}, all that is looked at here",
+            "use an emulator trained with that forcing, or leave the departure out",
+        )  # fmt: skip
+
+
+def _onto(forcings: xr.Dataset, grid: xr.Dataset) -> xr.Dataset:
+    if "lat" not in forcings.dims:
+        return forcings
+    if is_global(grid) and not is_global(forcings):
+        span = f"latitudes {float(forcings.lat_bnds.min()):g} to {float(forcings.lat_bnds.max()):g}"
+        raise DataContractError(
+            f"forcings of {forcings.attrs['experiment_id']}", span, "maps that cover the globe", "give global maps"
         )
-    return regrid(out, grid)
+    return regrid(forcings, grid)
 
 
 def _open(file: Path) -> xr.Dataset:

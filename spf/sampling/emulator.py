@@ -13,7 +13,7 @@ from torch import Tensor
 
 from climatesuite.conventions import VARIABLES
 from climatesuite.errors import DataContractError
-from climatesuite.forcing.forcings import open_forcings
+from climatesuite.forcing.forcings import check_seen, open_forcings
 from climatesuite.harmonise.calendars import time_coords
 from spf import checkpoint
 from spf.codec import FieldCodec
@@ -136,10 +136,13 @@ class Emulator:
         """Forcings of a scenario from a file in ClimateBench's input layout, on this emulator's grid and calendar.
 
         Raises:
-            DataContractError: If the file or a forcing that the emulator was trained with is missing.
+            DataContractError: If the file or a forcing that the emulator was trained with is missing, or it is a scenario of one's
+                own that departs in another forcing.
         """
         grid = xr.Dataset(coords=self.codec.grid.coords())
-        return open_forcings(path, self.codec.forcings, grid=grid, calendar=self.codec.calendar).load()
+        found = open_forcings(path, self.codec.forcings, grid=grid, calendar=self.codec.calendar).load()
+        check_seen(found, self.codec.forcings)
+        return found
 
     def sample(
         self,
