@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from climatesuite.errors import DataContractError
 from climatesuite.evaluate.kernels import Array
-from climatesuite.evaluate.plots import coastline
+from climatesuite.evaluate.map_geometry import coastline
 from climatesuite.harmonise.grids import infer_bounds
 
 SREX = "srex"
@@ -131,3 +131,18 @@ def _weights(ds: xr.Dataset, names: list[str], inside: Array, area: Array) -> xr
     cells /= cells.sum(axis=(1, 2), keepdims=True)
     coords = {"region": names, "lat": ds["lat"].values, "lon": ds["lon"].values}
     return xr.DataArray(cells, coords, ("region", "lat", "lon"), "weights", {"units": "1"})
+
+
+def latitude_bands(ds: xr.Dataset, width: float = 30.0) -> xr.DataArray:
+    """Bands of latitude from south to north, e.g. ``30N-60N``: ``(region, lat, lon)``, each summing to 1."""
+    lat, lon, area = _points(ds)
+    edges = np.arange(-90.0, 90.0 + width / 2, width)
+    inside = np.stack([(lat >= low) & (lat < high) for low, high in zip(edges[:-1], edges[1:], strict=True)])
+    names = [f"{_latitude(low)}-{_latitude(high)}" for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    whole = np.broadcast_to(inside[:, :, None], (len(names), lat.size, lon.size))
+    hit = np.flatnonzero(inside.any(axis=1))
+    return _weights(ds, [names[i] for i in hit], whole[hit], area)
+
+
+def _latitude(degrees: float) -> str:
+    return f"{abs(degrees):g}{'S' if degrees < 0 else 'N' if degrees > 0 else ''}"
