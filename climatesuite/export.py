@@ -32,7 +32,7 @@ REQUIRED_ATTRS = ("institution", "source", "references")
 CHUNK_VALUES = 2**20
 """Values in one chunk at most: 4 MB of float32 before compression."""
 _INHERITED_ATTRS = ("source_id", "experiment_id", "decade_start")
-_MEMBER_ATTRS: dict[str, Any] = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
+MEMBER_ATTRS: dict[str, Any] = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
 _HEIGHT_ATTRS: dict[str, Any] = {
     "standard_name": "height",
     "long_name": "height",
@@ -128,7 +128,7 @@ def create_zarr(
     root = zarr.open_group(str(out), mode="w-", zarr_format=3)
     root.attrs.update({k: _json(v) for k, v in _global_attrs(attrs, template, "create_zarr").items()})
     frame: dict[str, tuple[tuple[str, ...], NDArray[Any], dict[str, Any]]] = {
-        "member": (("member",), np.asarray(members, dtype=np.int32), _MEMBER_ATTRS),
+        "member": (("member",), np.asarray(members, dtype=np.int32), MEMBER_ATTRS),
         **_coordinates(template),
     }
     if "tas" in variables:
@@ -145,7 +145,7 @@ def create_zarr(
             name, shape=(len(members), n_time, *chunk[2:]), dtype=np.float32, dimension_names=FIELD_DIMS, chunks=chunk,
             shards=(1, n_chunks * chunk[1], *chunk[2:]) if n_chunks > 1 else None, fill_value=np.nan,
             compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()],
-            attributes=_field_attrs(name),
+            attributes=field_attrs(name),
         )  # fmt: skip
     return out
 
@@ -220,7 +220,7 @@ def _write_frame(file: netCDF4.Dataset, template: xr.Dataset) -> None:
     for name in ("time", "lat", "lon"):
         file.createDimension(name, template.sizes[name])
     file.createDimension("bnds", 2)
-    file.createVariable("member", "i4", ("member",), chunksizes=(1024,)).setncatts(_MEMBER_ATTRS)
+    file.createVariable("member", "i4", ("member",), chunksizes=(1024,)).setncatts(MEMBER_ATTRS)
     for name, (dims, values, attrs) in _coordinates(template).items():
         coordinate = file.createVariable(name, "f8", dims)
         coordinate.setncatts(attrs)
@@ -328,7 +328,7 @@ def _create_fields(file: netCDF4.Dataset, names: tuple[str, ...], template: xr.D
     packing: dict[str, Any] = {"zlib": complevel > 0, "complevel": complevel or 1, "shuffle": complevel > 0}
     for name in names:
         field = file.createVariable(name, "f4", FIELD_DIMS, chunksizes=_chunks(template.sizes), **packing)
-        field.setncatts(_field_attrs(name))
+        field.setncatts(field_attrs(name))
         field.set_var_chunk_cache(4 * math.prod(_chunks(template.sizes)), 1, 1.0)  # a chunk is written once: keep one
 
 
@@ -338,7 +338,8 @@ def _chunks(sizes: Mapping[Any, int]) -> tuple[int, int, int, int]:
     return (1, min(n_time, max(1, CHUNK_VALUES // (n_lat * n_lon))), n_lat, n_lon)
 
 
-def _field_attrs(name: str) -> dict[str, Any]:
+def field_attrs(name: str) -> dict[str, Any]:
+    """CF attributes of a field."""
     variable = VARIABLES[name]
     attrs = {
         "standard_name": variable.standard_name, "long_name": variable.long_name, "units": variable.units,

@@ -19,7 +19,8 @@ from climatesuite.store.open import only, open_run
 from climatesuite.store.provenance import code_commit
 from spf.commands.steps import hardware
 from spf.config import SamplingConfig
-from spf.sampling.emulator import Emulator, calls_of
+from spf.sampling.conditions import calls_of
+from spf.sampling.emulator import Emulator
 
 OUT = Path(__file__).resolve().parent / "results" / "calls.json"
 YEARS = {"year": (2031, 2080), "month": (2061, 2065)}

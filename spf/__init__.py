@@ -1,5 +1,6 @@
 """Spatiotemporal Pyramid Flows: climate ensembles drawn directly at any timescale."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -7,16 +8,18 @@ if TYPE_CHECKING:
     from spf.sampling.emulator import Emulator
 
 
-def load(path: str) -> "Emulator":
-    """A trained emulator from its checkpoint file; see `spf.sampling.emulator.Emulator.sample`.
+def load(emulator: "str | os.PathLike[str]") -> "Emulator":
+    """A trained emulator: ``spf.load("cesm2")`` for one that comes with the package, or from its checkpoint file.
+
+    See `spf.sampling.emulator.Emulator.sample`.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If there is no such file, and none is shipped under that name.
         ValueError: If it is not a checkpoint.
     """
     from spf.sampling.emulator import Emulator
 
-    return Emulator.load(path)
+    return Emulator.load(os.fspath(emulator))
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from spf import compact, shipped
+
 SCHEMA = 5
 KEYS = ("config", "codec", "marginals", "couplings", "weights", "provenance")
 
@@ -31,15 +33,16 @@ def save(path: Path, content: dict[str, Any]) -> Path:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint without running any code from it.
+    """Read a checkpoint without running any code from it; one in half precision comes back in float32.
+
+    Args:
+        path: A file, or the name of an emulator that is shipped.
 
     Raises:
         FileNotFoundError: If it does not exist.
         ValueError: If it is not a checkpoint of this package or of another schema.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint; train one with `spf run` or `spf train`")
+    path = shipped.find(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -54,13 +57,18 @@ def load(path: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: schema {content['schema']} of an older version, this code reads {SCHEMA}; train again with `spf train`"
         )
-    return content
+    return compact.restored(content) if content.get("storage") == "compact" else content
+
+
+def save_compact(path: Path, content: dict[str, Any]) -> Path:
+    """Write a checkpoint in half precision and less (`spf.compact`); `load` reads it as any other."""
+    return save(path, {**compact.compact(content), "storage": "compact"})
 
 
 def sha256(path: str | Path) -> str:
-    """Digest of a file."""
+    """Digest of a checkpoint file, or of the one shipped under a name."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open(shipped.find(path), "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

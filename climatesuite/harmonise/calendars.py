@@ -176,3 +176,23 @@ def length_days(bounds: NDArray[np.object_]) -> NDArray[np.float64]:
 def _first_days(years: NDArray[np.int64], months: NDArray[np.int64], calendar: str) -> NDArray[np.object_]:
     pairs = zip(years.tolist(), months.tolist(), strict=True)
     return np.array([cftime.datetime(y, m, 1, calendar=calendar) for y, m in pairs], dtype=object)
+
+
+def relabel(ds: xr.Dataset, calendar: str) -> xr.Dataset:
+    """The same periods in another calendar: month by month, year by year; values stay as they are.
+
+    Args:
+        ds: Canonical Dataset with the attribute ``timescale``.
+        calendar: CF calendar.
+
+    Returns:
+        Dataset whose time coordinates and attribute ``calendar`` are of that calendar.
+
+    Raises:
+        DataContractError: If the calendar or the timescale is unknown.
+    """
+    months = ds["month"].values if "month" in ds.coords else None
+    coords = time_coords(ds["year"].values, str(ds.attrs.get("timescale")), calendar, months)
+    for name, variable in coords.items():  # attributes and encoding of the Dataset's own coordinates stay
+        variable.attrs = {**variable.attrs, **ds[name].attrs} if name in ds.variables else variable.attrs
+    return ds.assign_coords(coords).assign_attrs(calendar=canonical_calendar(calendar))

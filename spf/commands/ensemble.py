@@ -26,12 +26,12 @@ from climatesuite.errors import DataContractError
 from climatesuite.export import annotate_zarr, create_zarr, write_cf, write_zarr_member
 from spf.commands.share import ALONE, PATIENCE_SECONDS, Share, wait_for
 from spf.config import SamplingConfig
+from spf.sampling.about import ensemble_attrs
 from spf.sampling.emulator import Emulator
 
 SECONDS = "seconds"
 KEY_ATTR, SECONDS_ATTR = "sampling_key", "sampling_seconds"
 log = logging.getLogger("spf")
-SOURCE = "climatesuite-spf: Spatiotemporal Pyramid Flows (arXiv 2512.02268) around a fitted forced response"
 
 
 HDF5 = threading.Lock()
@@ -194,7 +194,7 @@ class Ensemble:
             shutil.rmtree(self.parts.rename(self.parts.with_suffix(f".{uuid4().hex[:8]}")))
 
     def _attributes(self, template: xr.Dataset) -> dict[str, Any]:
-        return {**_attributes(self.emulator, template, self.sampling), KEY_ATTR: self.key}
+        return {**ensemble_attrs(self.emulator, template, self.sampling, self.sampling.seed), KEY_ATTR: self.key}
 
 
 def write_ensemble(
@@ -321,25 +321,3 @@ def _members(parts: Path, members: int, template: xr.Dataset) -> Iterator[tuple[
                 if v in VARIABLES
             }
         yield member, template.assign(fields)
-
-
-def _attributes(emulator: Emulator, template: xr.Dataset, sampling: SamplingConfig) -> dict[str, Any]:
-    known = emulator.provenance
-    return {
-        "title": f"Emulated {known['source_id']} under {template.attrs.get('experiment_id', 'a scenario')}",
-        "institution": "made with climatesuite-spf",
-        "source": SOURCE,
-        "references": "https://arxiv.org/abs/2512.02268",
-        "model": "spf",
-        "license": known["license"],
-        "training_sources": {"source_id": known["source_id"], "members": known["training_members"]},
-        "checkpoint_sha256": emulator.digest,
-        "seed": sampling.seed,
-        "solver": f"{sampling.solver}, {_words(sampling.n_steps)} steps a stage, shift {_words(sampling.shift)}",
-        "precision": emulator.precision,
-        "comment": f"{emulator.how_members_hang_together} Negative precipitation is set to zero.",
-    }
-
-
-def _words(value: float | tuple[float, ...]) -> str:
-    return " + ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -28,7 +28,8 @@ from spf.pyramid.operators import pool_space
 from spf.pyramid.spec import PyramidSpec, Stage
 from spf.pyramid.windows import ForcingSeries, Segment, Tile, january
 from spf.rivals.history import HistoryPrior
-from spf.sampling.emulator import Conditions, Emulator, calls_of
+from spf.sampling.conditions import Conditions, calls_of
+from spf.sampling.emulator import Emulator
 from spf.sampling.plan import Plan
 from spf.sampling.sampler import Conditioner, draw_noise
 from spf.sampling.solvers import solver_named, time_grid

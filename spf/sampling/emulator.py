@@ -2,8 +2,8 @@
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,23 +13,25 @@ from torch import Tensor
 
 from climatesuite.conventions import VARIABLES
 from climatesuite.errors import DataContractError
-from climatesuite.forcing.forcings import check_seen, open_forcings
-from climatesuite.harmonise.calendars import time_coords
+from climatesuite.harmonise.calendars import relabel, time_coords
+from climatesuite.harmonise.grids import grid_attrs
 from spf import checkpoint
+from spf.carried import Carried
 from spf.codec import FieldCodec
-from spf.config import NetworkConfig, SamplingConfig
+from spf.config import SamplingConfig
 from spf.interfaces import Condition
 from spf.network.backbone import Backbone
 from spf.plain import from_dict
 from spf.precision import precision_of
-from spf.pyramid.coupling import coupling_from_dict
 from spf.pyramid.marginals import Marginal
 from spf.pyramid.noise import SeededNoise
-from spf.pyramid.spec import PyramidSpec, Stage
-from spf.pyramid.windows import ForcingSeries, Segment, Tile, calendar_ids
+from spf.pyramid.spec import Stage
+from spf.pyramid.windows import ForcingSeries
+from spf.sampling import about, request
+from spf.sampling.conditions import Conditions, calls_of
 from spf.sampling.plan import Plan, plan_windows
-from spf.sampling.sampler import cascade, groups_of, phase_of, windows_in
-from spf.sampling.solvers import CALLS_PER_STEP
+from spf.sampling.restore import make_backbone
+from spf.sampling.sampler import cascade, groups_of, windows_in
 from spf.sources import UNKNOWN, Source, averaged_codec, averaged_marginals, provenance_of, sharing
 
 log = logging.getLogger("spf")
@@ -50,6 +52,8 @@ class Emulator:
         sources: The Earth system models it tells apart, in the order of their numbers; empty where it was trained on one.
         source: Number of the one that is drawn, 0 for one that is not known.
         sampling: How its experiment draws, unless told otherwise.
+        scenarios: Forcings that it carries, by scenario; their maps are area means of the blocks that it sees.
+        card: Its scores and limits, where it was shipped with them (``spf ship``).
     """
 
     backbone: Backbone
@@ -62,6 +66,8 @@ class Emulator:
     sources: tuple[Source, ...] = ()
     source: int = UNKNOWN
     sampling: SamplingConfig = SamplingConfig()
+    scenarios: Mapping[str, xr.Dataset] = field(default_factory=dict)
+    card: Mapping[str, Any] = field(default_factory=dict)
     backbone_type: ClassVar[type[Backbone]] = Backbone
 
     @classmethod
@@ -83,8 +89,11 @@ class Emulator:
         known, digest = content["provenance"], checkpoint.sha256(path)
         marginals = {k: Marginal.from_dict(m) for k, m in content["marginals"].items()}
         how = from_dict(SamplingConfig, content["config"]["sampling"])
-        source = 1 if sources else UNKNOWN
-        return cls(backbone, codec, marginals, start, known, digest, precision, sources, source, how)
+        source, carried = 1 if sources else UNKNOWN, Carried(content.get("scenarios", {}), codec)
+        card = content.get("card", {})
+        return cls(
+            backbone, codec, marginals, start, known, digest, precision, sources, source, how, carried, card
+        )  # fmt: skip
 
     def of(self, source_id: str) -> Self:
         """The emulator of another Earth system model that it was trained on.
@@ -132,6 +141,10 @@ class Emulator:
         known, members = self.provenance, {e: len(m) for e, m in self.provenance["training_members"].items()}
         return f"Emulator of {known['source_id']} {', '.join(self.codec.variables)}, trained on {members}, {self.precision}"
 
+    def _repr_html_(self) -> str:
+        """What it was trained on, its skill, its limits."""
+        return about.page(self)
+
     def open_forcings(self, path: str | Path) -> xr.Dataset:
         """Forcings of a scenario from a file in ClimateBench's input layout, on this emulator's grid and calendar.
 
@@ -139,45 +152,59 @@ class Emulator:
             DataContractError: If the file or a forcing that the emulator was trained with is missing, or it is a scenario of one's
                 own that departs in another forcing.
         """
-        grid = xr.Dataset(coords=self.codec.grid.coords())
-        found = open_forcings(path, self.codec.forcings, grid=grid, calendar=self.codec.calendar).load()
-        check_seen(found, self.codec.forcings)
-        return found
+        return request.open_on_grid(path, self.codec)
+
+    def forcings(self, scenario: request.Scenario) -> xr.Dataset:
+        """Canonical monthly forcings of a scenario, on this emulator's grid and calendar: a name, a file, a Dataset, an object.
+
+        Raises:
+            DataContractError: If it is not known, or a forcing that the emulator was trained with is missing.
+        """
+        return request.forcings_of(scenario, self.codec, self.scenarios)
 
     def sample(
         self,
-        forcings: xr.Dataset,
-        timescale: str,
+        scenario: request.Scenario,
+        timescale: str = "year",
         members: int | Sequence[int] = 20,
-        years: tuple[int, int] | None = None,
+        years: request.Years = None,
         seed: int = 0,
         sampling: SamplingConfig | None = None,
+        *,
+        variables: Sequence[str] | None = None,
+        calendar: str = "",
     ) -> xr.Dataset:
-        """An ensemble in memory.
+        """An ensemble of a scenario: ``emulator.sample("ssp370", members=100, timescale="year", years=slice(2015, 2099))``.
+
+        A large one is lazy (dask): its members are drawn when they are read, and again whenever they are. `spf sample` writes
+        any number of members with flat memory.
 
         Args:
-            forcings: Canonical monthly forcings of whole years on the emulator's grid (see `open_forcings`).
+            scenario: Name of an SSP, forcing file, Dataset of canonical forcings, or an object with ``.forcings``.
             timescale: ``decade``, ``year`` or ``month``.
             members: How many, or which; a member is the same whatever is drawn beside it.
-            years: First and last year; default all that the forcings cover.
+            years: First and last year, as a slice or a pair; default all that the forcings cover. Decades are those inside.
             seed: Of the noise.
             sampling: Solver, calls and batch size; default those of the experiment.
+            variables: Which fields; default all.
+            calendar: Of the result; default that of the Earth system model. Periods are relabelled, values stay.
 
         Returns:
-            Dataset (member, time, lat, lon) in canonical units with time bounds.
+            Dataset (member, time, lat, lon): tas in K, pr in kg m-2 s-1, with time bounds; beside them each forcing (time), area
+            means where it is a map. Attributes name seed, checkpoint, training data and licence.
 
         Raises:
-            DataContractError: If forcings are missing, or do not cover the years.
+            DataContractError: If the scenario is not known, forcings are missing or do not cover the years, or it does not emulate
+                the variable or timescale.
         """
-        numbers = list(range(members)) if isinstance(members, int) else [int(m) for m in members]
-        if not numbers:
-            raise DataContractError("sample", "no members asked for", "at least one", "set members to 1 or more")
+        wanted, numbers = request.check_variables(variables, self.codec), request.numbers_of(members)
+        forcings, how = self.forcings(scenario), sampling or self.sampling
         for warning in self.codec.beyond_training(forcings):
             log.warning("%s", warning)
-        drawn = list(self.draw(forcings, timescale, numbers, years, seed, sampling))
-        return xr.concat(
-            [fields.expand_dims(member=[m]) for m, fields in drawn], "member", data_vars="minimal", coords="minimal"
-        )
+        span = request.years_of(years, forcings)
+        out = request.ensemble(self, forcings, timescale, numbers, span, seed, how, wanted)
+        out.attrs |= about.ensemble_attrs(self, out, how, seed) | about.cf_attrs(timescale)
+        return relabel(out, calendar) if calendar else out
 
     def draw(
         self,
@@ -196,7 +223,7 @@ class Emulator:
         """
         how = sampling or self.sampling
         plan, series = self._plan(forcings, timescale, years, how), self.codec.encode_forcings(forcings)
-        predictor = self.codec.predictor(forcings)
+        predictor = self.codec.predictor(forcings, request.radiative_forcing(forcings))
         frame = self.template(forcings, timescale, years)
         marginal = self.marginals[self.backbone.spec.path(timescale)[-1].key]
         for chosen in self.groups(forcings, timescale, members, years, how):
@@ -308,10 +335,14 @@ class Emulator:
         plan = self._plan(forcings, timescale, years, self.sampling)
         calendar = self.codec.calendar
         coords: dict[str, Any] = dict(time_coords(plan.labels, timescale, calendar))
+        coords |= about.drivers(forcings, self.codec, timescale, plan.labels)
         attrs = {k: forcings.attrs[k] for k in ("experiment_id",) if k in forcings.attrs}
         attrs |= {k: str(self.provenance[k]) for k in ("source_id", "license") if k in self.provenance}
         attrs |= {"timescale": timescale, "calendar": calendar, "decade_start": self.decade_start}
-        return xr.Dataset(coords=coords | self.codec.grid.coords(), attrs=attrs)
+        out = xr.Dataset(coords=coords | self.codec.grid.coords(), attrs=attrs)
+        for axis in ("lat", "lon"):
+            out[axis].attrs, out[axis].encoding = grid_attrs(axis), {"_FillValue": None}
+        return out
 
     def _plan(
         self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None, how: SamplingConfig
@@ -348,50 +379,3 @@ class Emulator:
             attrs = {"units": VARIABLES[v].units, "standard_name": VARIABLES[v].standard_name, "role": "field"}
             out[v] = (("time", "lat", "lon"), values, attrs)
         return out
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """Conditions of windows from a scenario's encoded forcings, all of one source."""
-
-    series: ForcingSeries
-    device: torch.device
-    source: int = UNKNOWN
-
-    def __call__(self, stage: Stage, segment: Segment, found: Sequence[Tile]) -> Condition:
-        """One row a window; all windows are of one shape and place in their parents' blocks."""
-        forcings, ids = [], []
-        for tile in found:
-            start, steps = segment.start + tile.begin * segment.months, tile.end - tile.begin
-            forcings.append(self.series.window(stage.timescale, start, steps))
-            ids.append(calendar_ids(stage.timescale, start, steps, segment.anchor))
-        phase = phase_of(stage, segment, found[0])
-        source = torch.full((len(found),), self.source, device=self.device) if self.source else None
-        return Condition(torch.stack(forcings).to(self.device), torch.stack(ids).to(self.device), source, phase)
-
-
-def calls_of(how: SamplingConfig, n_stages: int) -> list[int]:
-    """Network calls of each stage."""
-    return [s.n_steps * CALLS_PER_STEP[s.solver] for s in how.steps(n_stages)]
-
-
-def make_backbone(content: dict[str, Any], backbone_type: type[Backbone] = Backbone) -> Backbone:
-    """A network of the checkpoint's shape, untrained.
-
-    Raises:
-        ValueError: If the checkpoint holds another type of network.
-    """
-    kind = content["provenance"].get("network", Backbone.kind)
-    if kind != backbone_type.kind:
-        raise ValueError(
-            f"checkpoint: its network is {kind}, not {backbone_type.kind}; load it with the emulator of that kind"
-        )
-    config = content["config"]
-    spec, size = from_dict(PyramidSpec, config["pyramid"]), from_dict(NetworkConfig, config["network"])
-    couplings = {k: coupling_from_dict(c) for k, c in content["couplings"].items()}
-    grid = content["codec"]["grid"]
-    n_fields, n_forcings = len(content["codec"]["scales"]), len(content["codec"]["forcing_mean"])
-    return backbone_type(
-        size, spec, couplings, grid["lat"].tolist(), grid["lon"].tolist(), n_fields, n_forcings, len(content.get("sources", [])),
-        forcing_pooling=content["codec"]["forcing_pooling"],
-    )  # fmt: skip

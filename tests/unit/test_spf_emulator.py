@@ -88,14 +88,20 @@ def test_coordinates_say_what_a_step_is(emulator, forcings):
     [
         (lambda f: {"timescale": "day"}, "timescale 'day'; expected one of decade, year, month"),
         (lambda f: {"years": (2000, 2020)}, "years 2015-2044; expected 2000-2020 inside them"),
-        (lambda f: {"forcings": f.drop_vars("SO2")}, "'SO2'.* missing"),
-        (lambda f: {"forcings": f.drop_vars("CO2")}, "no CO2|'CO2'.* missing"),
-        (lambda f: {"forcings": f.assign_attrs(calendar="360_day")}, "calendar 360_day; expected noleap"),
+        (lambda f: {"years": slice(2000, 2020)}, "years 2015-2044; expected 2000-2020 inside them"),
+        (lambda f: {"years": slice(2015, 2044, 5)}, "a slice without a step"),
+        (lambda f: {"years": (2015,)}, "first and last"),
+        (lambda f: {"scenario": f.drop_vars("SO2")}, "'SO2'.* missing"),
+        (lambda f: {"scenario": f.drop_vars("CO2")}, "no CO2|'CO2'.* missing"),
+        (lambda f: {"scenario": "ssp999"}, "scenario 'ssp999': not among none that the emulator carries, and .*expected"),
+        (lambda f: {"scenario": 3}, "scenario: a int; expected a name, a forcing file, an xarray.Dataset"),
         (lambda f: {"members": 0}, "no members asked for"),
+        (lambda f: {"members": [1, 1]}, r"members \[1, 1\]; expected every number once"),
+        (lambda f: {"variables": ["tas", "huss"]}, "variables huss; expected some of tas, pr, which it was trained on"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(emulator, forcings, change, message):
-    arguments = {"forcings": forcings, "timescale": "year", "members": 2, "sampling": FAST, **change(forcings)}
+    arguments = {"scenario": forcings, "timescale": "year", "members": 2, "sampling": FAST, **change(forcings)}
     with pytest.raises(DataContractError, match=message):
         emulator.sample(**arguments)
 

@@ -21,7 +21,8 @@ from spf.network.backbone import Backbone
 from spf.plain import from_dict, to_dict
 from spf.pyramid.coupling import coupling_from_dict
 from spf.pyramid.spec import PyramidSpec
-from spf.sampling.emulator import Emulator, make_backbone
+from spf.sampling.emulator import Emulator
+from spf.sampling.restore import make_backbone
 from spf.sources import fit_codecs, sharing
 from worlds import tiny
 from worlds.small import CONTENT
