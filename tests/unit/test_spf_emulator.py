@@ -93,7 +93,10 @@ def test_coordinates_say_what_a_step_is(emulator, forcings):
         (lambda f: {"years": (2015,)}, "first and last"),
         (lambda f: {"scenario": f.drop_vars("SO2")}, "'SO2'.* missing"),
         (lambda f: {"scenario": f.drop_vars("CO2")}, "no CO2|'CO2'.* missing"),
-        (lambda f: {"scenario": "ssp999"}, "scenario 'ssp999': not among none that the emulator carries, and .*expected"),
+        (
+            lambda f: {"scenario": "ssp999"},
+            "scenario 'ssp999': not among none that the emulator carries, and .*expected",
+        ),
         (lambda f: {"scenario": 3}, "scenario: a int; expected a name, a forcing file, an xarray.Dataset"),
         (lambda f: {"members": 0}, "no members asked for"),
         (lambda f: {"members": [1, 1]}, r"members \[1, 1\]; expected every number once"),

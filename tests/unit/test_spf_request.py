@@ -20,7 +20,7 @@ KNOWN = {
     "source_id": "TINY", "license": "CC0", "training_members": {"low": ["r1i1p1f1"]}, "training_years": [2015, 2044],
     "version": "0", "torch": "2", "hardware": "none",
 }  # fmt: skip
-FAST = SamplingConfig(n_steps=1)
+FAST = SamplingConfig(solver="euler", n_steps=1, batch=3)  # a group is one member of yearly windows
 CARD = {
     "tested_on": "mid", "limits": ["Not below 500 km."],
     "scores": [{"variable": "tas", "timescale": "year", "crps_ratio": 1.031, "spread_skill": 0.96, "pattern_scaling": 1.141}],
@@ -37,7 +37,7 @@ def emulator(tmp_path_factory):
 
 
 def draw(emulator, scenario="mid", **how):
-    return emulator.sample(scenario, **{"members": 3, "timescale": "year", "sampling": FAST, **how})
+    return emulator.sample(scenario, **{"members": 2, "timescale": "year", "sampling": FAST, **how})
 
 
 def test_a_scenario_is_a_name_a_file_a_dataset_or_anything_with_forcings(emulator, tmp_path, monkeypatch):
@@ -60,7 +60,9 @@ def test_a_scenario_is_a_name_a_file_a_dataset_or_anything_with_forcings(emulato
 def test_forcings_of_another_grid_and_calendar_are_brought_to_the_emulator(emulator):
     fine = tiny.forcings().isel(lat=np.repeat(np.arange(8), 2))
     edges = np.linspace(-90, 90, 17)
-    fine = fine.assign_coords(lat=(edges[1:] + edges[:-1]) / 2, lat_bnds=(("lat", "bnds"), np.stack([edges[:-1], edges[1:]], 1)))
+    fine = fine.assign_coords(
+        lat=(edges[1:] + edges[:-1]) / 2, lat_bnds=(("lat", "bnds"), np.stack([edges[:-1], edges[1:]], 1))
+    )
     other = relabel(fine, "standard")
     assert other.days.max() == 31 and other.attrs["calendar"] == "standard"
     drawn = draw(emulator, other)
@@ -77,17 +79,19 @@ def test_years_are_a_slice_with_both_ends_a_pair_or_one(emulator):
 
 
 def test_a_large_ensemble_is_lazy_and_the_same(emulator, monkeypatch):
-    eager = draw(emulator, members=20)
+    eager = draw(emulator, members=4)
     assert eager.chunks == {}
     monkeypatch.setattr(request, "EAGER_BYTES", 1000)
-    lazy = draw(emulator, members=20)
+    lazy = draw(emulator, members=4)
     assert lazy.tas.chunks is not None and len(lazy.tas.chunks[0]) > 1
     xr.testing.assert_identical(lazy.compute(), eager)
     drawn = []
     real = type(emulator).draw
-    monkeypatch.setattr(type(emulator), "draw", lambda self, f, t, m, *rest: drawn.extend(m) or real(self, f, t, m, *rest))
+    monkeypatch.setattr(
+        type(emulator), "draw", lambda self, f, t, m, *rest: drawn.extend(m) or real(self, f, t, m, *rest)
+    )
     lazy.tas.isel(member=-1).compute()
-    assert 19 in drawn and len(drawn) < 20  # only the group that is read
+    assert 3 in drawn and len(drawn) < 4  # only the group that is read
 
 
 def test_one_variable_can_be_asked_for(emulator):
@@ -100,7 +104,7 @@ def test_an_ensemble_carries_its_forcings_and_where_it_comes_from(emulator):
     drawn, forcings = draw(emulator, seed=4, years=(2020, 2029)), tiny.forcings()
     for year in (2020, 2029):
         month = forcings.sel(time=forcings.year == year)
-        at = drawn.sel(time=drawn.year == year)
+        at = drawn.isel(time=year - 2020)
         assert float(at.CO2) == pytest.approx(np.average(month.CO2, weights=month.days))
         assert float(at.SO2) == pytest.approx(float(month.SO2[0].mean()), rel=1e-6)
     assert drawn.CO2.attrs["units"] == "Gt" and drawn.SO2.attrs["long_name"].startswith("area mean of")
@@ -117,7 +121,10 @@ def test_another_calendar_relabels_the_same_values(emulator, timescale):
     other = draw(emulator, timescale=timescale, years=(2015, 2034), members=1, calendar="standard")
     np.testing.assert_array_equal(other.tas, own.tas)
     assert other.time.values[0].calendar == "standard" == other.attrs["calendar"]
-    assert other.year.values.tolist() == own.year.values.tolist() and str(other.time_bnds.values[-1, 1])[:10] == "2035-01-01"
+    assert (
+        other.year.values.tolist() == own.year.values.tolist()
+        and str(other.time_bnds.values[-1, 1])[:10] == "2035-01-01"
+    )
     assert other.days.sum() == own.days.sum() + 5  # leap days of 2016, 2020, 2024, 2028, 2032
     with pytest.raises(DataContractError, match="calendar 'mayan'"):
         draw(emulator, members=1, calendar="mayan")
@@ -125,7 +132,16 @@ def test_another_calendar_relabels_the_same_values(emulator, timescale):
 
 def test_it_introduces_itself_in_a_notebook(emulator):
     page = emulator._repr_html_()
-    for fact in ("TINY: tas, pr", "low (1 member), 2015-2044", "CO2 1500 to", "CC0", "mid", "1.031", "1.141", "Not below 500 km."):
+    for fact in (
+        "TINY: tas, pr",
+        "low (1 member), 2015-2044",
+        "CO2 1500 to",
+        "CC0",
+        "mid",
+        "1.031",
+        "1.141",
+        "Not below 500 km.",
+    ):
         assert fact in page
     bare = spf.sampling.about.page(emulator.__class__(**{**vars(emulator), "card": {}, "scenarios": {}}))
     assert "no scores in this checkpoint" in bare and "none; give forcings" in bare
