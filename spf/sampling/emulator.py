@@ -223,7 +223,7 @@ class Emulator:
         """
         how = sampling or self.sampling
         plan, series = self._plan(forcings, timescale, years, how), self.codec.encode_forcings(forcings)
-        predictor = self.codec.predictor(forcings, request.radiative_forcing(forcings))
+        predictor = self.codec.predictor(forcings)
         frame = self.template(forcings, timescale, years)
         marginal = self.marginals[self.backbone.spec.path(timescale)[-1].key]
         for chosen in self.groups(forcings, timescale, members, years, how):

@@ -15,10 +15,8 @@ import xarray as xr
 
 from climatesuite.errors import DataContractError
 from climatesuite.export import MEMBER_ATTRS, field_attrs
-from climatesuite.forcing.energy_balance import COMPONENTS
-from climatesuite.forcing.forcings import open_forcings
-from climatesuite.harmonise.calendars import relabel
-from climatesuite.harmonise.grids import regrid, with_bounds
+from climatesuite.forcing.forcings import check_seen, fit_to, open_forcings
+from climatesuite.harmonise.grids import with_bounds
 from spf.codec import FieldCodec
 from spf.config import SamplingConfig, expand
 
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("spf")
 EAGER_BYTES = 2**29
 """A larger ensemble is lazy: drawn when it is read, a few members at a time."""
-ERF, ERF_YEAR = "erf_", "erf_year"
-"""Prefix and dimension of effective radiative forcing, W m-2, that a scenario of one's own brings beside its forcings."""
 _DRAWING = threading.Lock()
 """A lazy ensemble is drawn by one thread at a time: the network has all cores already, and memory stays flat."""
 
@@ -58,7 +54,8 @@ def forcings_of(scenario: Scenario, codec: FieldCodec, known: Mapping[str, xr.Da
         known: Forcings that the emulator carries, by scenario.
 
     Raises:
-        DataContractError: If there is no such scenario or file, or a forcing that the emulator was trained with is missing.
+        DataContractError: If there is no such scenario or file, a forcing that the emulator was trained with is missing, or it is
+            a scenario of one's own that departs in another forcing.
     """
     if isinstance(scenario, xr.Dataset):
         return _fitted(scenario, codec)
@@ -77,7 +74,9 @@ def forcings_of(scenario: Scenario, codec: FieldCodec, known: Mapping[str, xr.Da
 def open_on_grid(path: str | Path, codec: FieldCodec) -> xr.Dataset:
     """Forcings from a file in ClimateBench's input layout, on an emulator's grid and calendar, in memory."""
     grid = xr.Dataset(coords=codec.grid.coords())
-    return open_forcings(path, codec.forcings, grid=grid, calendar=codec.calendar).load()
+    found = open_forcings(path, codec.forcings, grid=grid, calendar=codec.calendar).load()
+    check_seen(found, codec.forcings)
+    return found
 
 
 def _file_of(scenario: str | Path, known: Mapping[str, xr.Dataset]) -> Path:
@@ -95,26 +94,18 @@ def _file_of(scenario: str | Path, known: Mapping[str, xr.Dataset]) -> Path:
 
 
 def _fitted(forcings: xr.Dataset, codec: FieldCodec) -> xr.Dataset:
-    """On the emulator's calendar (months matched by label) and grid (conservatively)."""
-    if forcings.attrs.get("calendar", codec.calendar) != codec.calendar:
-        forcings = relabel(forcings.assign_attrs(timescale="month"), codec.calendar)
+    """As they are where they fit, else by `fit_to`."""
     grid = xr.Dataset(coords=codec.grid.coords())
-    if any("lat" in forcings[f].dims for f in forcings.data_vars) and not _same_grid(forcings, grid):
-        forcings = regrid(with_bounds(forcings), grid)
-    return forcings
+    if forcings.attrs.get("calendar", codec.calendar) == codec.calendar and _same_grid(forcings, grid):
+        check_seen(forcings, codec.forcings)
+        return forcings
+    return fit_to(with_bounds(forcings) if "lat" in forcings.dims else forcings, codec.forcings, grid, codec.calendar)
 
 
 def _same_grid(a: xr.Dataset, b: xr.Dataset) -> bool:
-    return all(a.sizes[d] == b.sizes[d] and np.allclose(a[d].values, b[d].values, atol=1e-4) for d in ("lat", "lon"))
-
-
-def radiative_forcing(forcings: xr.Dataset) -> xr.Dataset | None:
-    """Effective radiative forcing by component (``climatesuite.forcing.custom``) that forcings bring along; None if none."""
-    if not all(ERF + name in forcings for name in COMPONENTS):
-        return None
-    found = forcings[[ERF + name for name in COMPONENTS]].rename({ERF + name: name for name in COMPONENTS})
-    names = set(map(str, found.coords)) - {ERF_YEAR}
-    return found.drop_vars(names).rename({ERF_YEAR: "year"}).assign_attrs(forcings.attrs)
+    return "lat" not in a.dims or all(
+        a.sizes[d] == b.sizes[d] and np.allclose(a[d].values, b[d].values, atol=1e-4) for d in ("lat", "lon")
+    )
 
 
 def years_of(years: Years, forcings: xr.Dataset) -> tuple[int, int]:
