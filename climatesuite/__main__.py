@@ -1,4 +1,4 @@
-"""The ``climatesuite`` command: synth, scan, build, verify, describe, score, compare, baseline, structure,
+"""The ``climatesuite`` command: synth, scan, plan, build, fetch, verify, describe, score, compare, baseline, structure,
 questions."""
 
 import argparse
@@ -46,6 +46,11 @@ def parser() -> argparse.ArgumentParser:
     scan.add_argument("paths", nargs="+", type=Path, help="folders or files")
     scan.add_argument("--out", type=Path, help="write an intake-esm datastore (JSON and CSV) here")
 
+    plan = verb("plan", cli.plan, "what a recipe would build, and what is missing")
+    plan.add_argument("recipe", help="YAML file (a recipe, or an experiment of spf run), or a name, e.g. climatesuite")
+    plan.add_argument("--archive", type=cli.existing, help="folder of CMIP files to look into instead")
+    plan.add_argument("--index", type=cli.existing, help="table of runs to look into instead, e.g. pangeo-cmip6.csv")
+
     build = verb("build", cli.build, "CMIP files to a Zarr store")
     build.add_argument("archive", type=Path, help="folder of CMIP files")
     build.add_argument("out", type=Path, help="store to make")
@@ -58,6 +63,13 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--years", type=cli.years, help="first-last (default: all)")
     build.add_argument("--grid", type=cli.grid, help="regrid conservatively to rows x columns (default: as it is)")
     build.add_argument("--decade-start", type=int, help="first year of the first decade (default: first year)")
+
+    fetch = verb("fetch", cli.fetch, "download a public data set, e.g. climatebench")
+    fetch.add_argument("name", help="climatebench, cmip6-cloud, or a YAML file like catalogs/climatebench.yaml")
+    fetch.add_argument("--out", type=Path, help="folder to fill (default: the name)")
+    fetch.add_argument(
+        "--dry-run", action="store_true", help="say what it is, how big and under which licence, no more"
+    )
 
     verify = verb("verify", cli.verify, "check a store")
     verify.add_argument("store", type=cli.existing)

@@ -37,6 +37,15 @@ def scan(args: argparse.Namespace) -> int:
     return 0 if found.entries else 1
 
 
+def plan(args: argparse.Namespace) -> int:
+    """Say what a recipe would build, from what, how big, and what is missing; nothing is written. 1 if something is missing."""
+    from climatesuite.plan import plan as make_plan
+
+    made = make_plan(args.recipe, args.archive, args.index)
+    print(made)
+    return 0 if made.is_complete else 1
+
+
 def build(args: argparse.Namespace) -> int:
     """Build a Zarr store from CMIP files and forcing files; a second run with the same input does nothing."""
     from climatesuite.build import build as build_store
@@ -47,6 +56,24 @@ def build(args: argparse.Namespace) -> int:
         decade_start=args.decade_start, progress=True,
     )  # fmt: skip
     print(report)
+    return 0
+
+
+def fetch(args: argparse.Namespace) -> int:
+    """Download a public data set: says what it is, its size and licence first; checked, resumable, laid out as it is read."""
+    from climatesuite.archive.download import fetch as fetch_product
+    from climatesuite.archive.download import missing, read_product
+
+    product = read_product(args.name)
+    print(product)
+    if args.dry_run:
+        return 0
+    out = args.out or Path(product.name)
+    for file in fetch_product(product, out, progress=sys.stderr.isatty()):
+        print(file)
+    absent = missing(product, out)
+    if absent:
+        print(f"not among them, though expected: {', '.join(absent)}", file=sys.stderr)
     return 0
 
 

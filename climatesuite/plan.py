@@ -1,0 +1,338 @@
+"""What a recipe would build, from what, how big it is and what is missing, before a byte is read or written.
+
+A recipe is a YAML file with parts: each takes runs from an archive on disk, whose headers are read, or from an index, a table of
+runs such as the public CMIP6 cloud catalog. The ``data`` of an experiment of ``spf run`` is a recipe of one part.
+"""
+
+import csv
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+
+from climatesuite.archive.download import catalog_file
+from climatesuite.archive.scan import Entry, member_key, scan
+from climatesuite.errors import DataContractError
+from climatesuite.forcing.forcings import forcing_file
+
+BYTES_A_VALUE = 4
+KNOWN = {"name", "about", "variables", "grid", "forcings", "forcing_files", "target", "parts", "differences", "out"}
+KNOWN_PART = {
+    "name", "archive", "index", "table_id", "sources", "experiments", "members", "variables", "layout", "rules", "years",
+}  # fmt: skip
+ENVIRONMENT = {"CLIMATE_DATA": "../shared/data"}
+_MEMBER = ("member_id", "member")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one experiment.
+
+    Attributes:
+        years: First and last, as its files hold or its protocol says.
+        bytes: Of its files; 0 where they are not here.
+        problems: Why it would not be built as it is.
+    """
+
+    source_id: str
+    experiment_id: str
+    member: str
+    variables: tuple[str, ...]
+    years: tuple[int, int]
+    bytes: int = 0
+    problems: tuple[str, ...] = ()
+
+    @property
+    def n_years(self) -> int:
+        """Number of years."""
+        return self.years[1] - self.years[0] + 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """Runs of one part of a recipe, where they were looked for, and what else there is to say."""
+
+    name: str
+    origin: str
+    runs: tuple[Run, ...]
+    missing: tuple[str, ...] = ()
+    set_aside: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    shape: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be built.
+
+    Attributes:
+        recipe: Its content.
+        parts: By part of the recipe.
+        missing: What the recipe as a whole lacks.
+    """
+
+    recipe: Mapping[str, Any]
+    parts: tuple[Part, ...]
+    missing: tuple[str, ...] = ()
+
+    @property
+    def members(self) -> int:
+        """Runs that are whole."""
+        return sum(not r.problems for p in self.parts for r in p.runs)
+
+    @property
+    def years(self) -> int:
+        """Simulation-years of the runs that are whole."""
+        return sum(r.n_years for p in self.parts for r in p.runs if not r.problems)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that was asked for by name is there and whole."""
+        return not self.missing and not any(p.missing or any(r.problems for r in p.runs) for p in self.parts)
+
+    def __str__(self) -> str:
+        from climatesuite.plan_text import text
+
+        return text(self)
+
+
+def plan(recipe: str | Path, archive: str | Path | None = None, index: str | Path | None = None) -> Plan:
+    """Read a recipe and look at what is there for it.
+
+    Args:
+        recipe: YAML file, or the name of one that comes with the project (``climatesuite``).
+        archive: Look into these CMIP files instead of where its parts say; parts of another layout stay.
+        index: Look into this table of CMIP runs instead.
+
+    Raises:
+        DataContractError: If the recipe, an archive or an index cannot be read.
+    """
+    path = catalog_file(str(recipe))
+    content = _content(path)
+    parts = []
+    for about in content["parts"]:
+        about = {"variables": content.get("variables", ["tas", "pr"]), **about}
+        is_cmip = "layout" not in about
+        if (archive is not None and is_cmip) or "archive" in about:
+            parts.append(_from_archive(about, Path(archive or _expanded(about["archive"], path))))
+        elif (index is not None and is_cmip) or "index" in about:
+            parts.append(_from_index(about, Path(index if index and is_cmip else _expanded(about["index"], path))))
+        else:
+            raise DataContractError(
+                f"{path.name}, part {about['name']}", "neither archive nor index", "one of them", "add it"
+            )
+    missing = _absent_forcings(content, parts, path)
+    return Plan(content, tuple(parts), tuple(missing))
+
+
+def _content(path: Path) -> dict[str, Any]:
+    content = yaml.safe_load(path.read_text())
+    if not isinstance(content, dict):
+        raise DataContractError(str(path), "no recipe", "a mapping with parts", "see catalogs/climatesuite.yaml")
+    if isinstance(content.get("data"), dict):
+        content = _of_experiment(content)
+    elif "parts" not in content:
+        content = {**{k: v for k, v in content.items() if k in KNOWN}, "parts": [
+            {"name": content.get("name", path.stem), **{k: v for k, v in content.items() if k not in KNOWN or k == "variables"}}
+        ]}  # fmt: skip
+    unknown = sorted(set(content) - KNOWN) + sorted({k for p in content["parts"] for k in p} - KNOWN_PART)
+    if unknown:
+        raise DataContractError(
+            str(path), f"{', '.join(unknown)} unknown", f"{', '.join(sorted(KNOWN | KNOWN_PART))}", "correct the recipe"
+        )
+    return content
+
+
+def _of_experiment(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe that the data of an experiment amount to."""
+    data = content["data"]
+    if data.get("archive") in (None, "synthetic"):
+        raise DataContractError(
+            f"experiment {content.get('name')}", f"archive {data.get('archive')}", "a folder of CMIP files",
+            "nothing is to be planned for a synthetic one",
+        )  # fmt: skip
+    years = data.get("years", [2015, 2099])
+    own = {data["source_id"]: {**data.get("train", {}), **data.get("test", {})}, **data.get("also", {})}
+    parts = [
+        {"name": source, "archive": data["archive"], "sources": [source], "members": members, "years": years}
+        for source, members in own.items()
+    ]  # fmt: skip
+    out = {k: data[k] for k in ("variables", "forcings", "grid", "forcing_files") if data.get(k)}
+    return {"name": content.get("name"), "parts": parts, "forcings": ["CO2", "CH4", "SO2", "BC"], **out}
+
+
+def _expanded(text: str, recipe: Path) -> Path:
+    """A path of a recipe: variables of the environment replaced, relative to the recipe unless it is there from here."""
+    out = Path(Template(text).safe_substitute({**ENVIRONMENT, **os.environ}))
+    return out if out.is_absolute() or out.exists() else recipe.parent / out
+
+
+def _absent_forcings(content: Mapping[str, Any], parts: Sequence[Part], path: Path) -> list[str]:
+    if "forcing_files" not in content:
+        return []
+    folder, absent = _expanded(content["forcing_files"], path), []
+    for scenario in sorted({r.experiment_id for p in parts for r in p.runs}):
+        try:
+            forcing_file(folder, scenario)
+        except DataContractError as error:
+            absent.append(str(error))
+    return absent
+
+
+# ---- archives
+
+
+def _from_archive(about: Mapping[str, Any], folder: Path) -> Part:
+    found = scan(folder)
+    variables, wanted = list(about["variables"]), about.get("members")
+    experiments = list(about.get("experiments") or wanted or [])
+    groups: dict[tuple[str, str, str], dict[str, list[Entry]]] = {}
+    for e in found.entries:
+        is_asked = (
+            (not about.get("sources") or e.source_id in about["sources"])
+            and (not experiments or e.experiment_id in experiments)
+            and (wanted is None or e.member in wanted.get(e.experiment_id, []))
+            and e.variable_id in variables
+        )
+        if is_asked:
+            groups.setdefault((e.source_id, e.experiment_id, e.member), {}).setdefault(e.variable_id, []).append(e)
+    runs = [_run_of(key, files, variables, about) for key, files in groups.items()]
+    runs.sort(key=lambda r: (r.source_id, r.experiment_id, member_key(r.member)))
+    there = {(e, m) for _, e, m in groups}
+    missing = [
+        f"{e} {m}: no file of {', '.join(variables)}"
+        for e, ms in (wanted or {}).items()
+        for m in ms
+        if (e, m) not in there
+    ]
+    missing += [f"{e}: no run" for e in experiments if wanted is None and not any(r.experiment_id == e for r in runs)]
+    aside = tuple(f"{r.path.name}: {r.reason}" for r in found.rejected)
+    shape = _shape(next(iter(next(iter(groups.values())).values()))[0]) if groups else None
+    return Part(
+        str(about.get("name", folder.name)), str(folder), tuple(runs), tuple(missing), aside, _notes(about), shape
+    )
+
+
+def _run_of(
+    key: tuple[str, str, str], files: Mapping[str, Sequence[Entry]], variables: Sequence[str], about: Mapping[str, Any]
+) -> Run:
+    problems = [f"no {v}" for v in variables if v not in files]
+    spans = []
+    for name, entries in files.items():
+        ordered = sorted(entries, key=lambda e: (e.start, e.stop))
+        grids = {e.grid_label for e in entries}
+        problems += [f"{name} on grids {', '.join(sorted(grids))}"] if len(grids) > 1 else []
+        for a, b in zip(ordered, ordered[1:], strict=False):
+            step = _month(b.start) - _month(a.stop)
+            problems += [f"{name} has no {_next(a.stop)} to {_before(b.start)}"] if step > 1 else []
+            problems += [f"{name} twice in {b.start}-{min(a.stop, b.stop)}"] if step < 1 else []
+        spans.append((_month(ordered[0].start), max(_month(e.stop) for e in ordered)))
+    first, last = max(s[0] for s in spans), min(s[1] for s in spans)
+    years = (-(-first // 12), (last + 1) // 12 - 1)
+    asked = about.get("years") or (
+        about["experiments"].get(key[1]) if isinstance(about.get("experiments"), dict) else None
+    )
+    if asked:
+        if asked[0] < years[0] or asked[1] > years[1]:
+            problems.append(f"years {years[0]}-{years[1]}, asked for {asked[0]}-{asked[1]}")
+        years = (max(years[0], asked[0]), min(years[1], asked[1]))
+    size = sum(e.path.stat().st_size for part in files.values() for e in part if e.path.is_file())
+    if years[1] < years[0]:
+        problems, years = [*problems, "no whole year that all variables share"], (years[0], years[0])
+    return Run(*key, tuple(sorted(files)), years, size, tuple(problems))
+
+
+def _month(text: str) -> int:
+    return 12 * int(text[:4]) + int(text[4:6]) - 1
+
+
+def _label(month: int) -> str:
+    return f"{month // 12:04d}{month % 12 + 1:02d}"
+
+
+def _next(text: str) -> str:
+    return _label(_month(text) + 1)
+
+
+def _before(text: str) -> str:
+    return _label(_month(text) - 1)
+
+
+def _shape(entry: Entry) -> tuple[int, int] | None:
+    import netCDF4
+
+    with netCDF4.Dataset(entry.path) as file:
+        shape = file[entry.variable_id].shape
+    return (int(shape[-2]), int(shape[-1])) if len(shape) >= 3 else None
+
+
+# ---- indices
+
+
+def _from_index(about: Mapping[str, Any], file: Path) -> Part:
+    rows, header = _rows(file)
+    experiments: Mapping[str, Sequence[int]] = about["experiments"]
+    named = about["variables"]
+    own = {str(v): str(k) for k, v in named.items()} if isinstance(named, dict) else {str(v): str(v) for v in named}
+    listed: set[str] = set()
+    groups: dict[tuple[str, str, str], set[str]] = {}
+    for row in rows:
+        member = next((row[k] for k in _MEMBER if row.get(k)), "")
+        key = (row["source_id"], row["experiment_id"], member)
+        if (
+            key[0] not in about["sources"]
+            or key[1] not in experiments
+            or row.get("table_id", about.get("table_id")) != about.get("table_id")
+        ):
+            continue
+        if row.get("dcpp_init_year") or row["variable_id"] not in own:
+            continue
+        listed.add(own[row["variable_id"]])
+        groups.setdefault(key, set()).add(own[row["variable_id"]])
+    runs = [
+        Run(*key, tuple(sorted(v)), (int(experiments[key[1]][0]), int(experiments[key[1]][1])),
+            problems=tuple(f"no {n}" for n in sorted(listed - v)))
+        for key, v in groups.items()
+    ]  # fmt: skip
+    runs.sort(key=lambda r: (r.source_id, r.experiment_id, member_key(r.member)))
+    unlisted = [n for n in own.values() if n not in listed]
+    missing = [f"{n}: not in this index, so whether the runs have it is open" for n in unlisted]
+    missing += [f"{s}: no run" for s in about["sources"] if all(r.source_id != s for r in runs)]
+    missing += [f"{e}: no run" for e in experiments if all(r.experiment_id != e for r in runs)]
+    return Part(str(about["name"]), f"{file.name}{header}", tuple(runs), tuple(missing), (), _notes(about))
+
+
+def _rows(file: Path) -> tuple[list[dict[str, str]], str]:
+    """Rows of an index and what its comments say of its date."""
+    if not file.is_file():
+        raise DataContractError(str(file), "no such index", "a table of runs", "correct the path, or fetch it")
+    with file.open(newline="") as source:
+        lines = list(source)
+    comments = [line for line in lines if line.startswith("#")]
+    rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    absent = [c for c in ("source_id", "experiment_id", "variable_id") if not rows or c not in rows[0]]
+    if absent or not any(c in rows[0] for c in _MEMBER):
+        raise DataContractError(
+            str(file), f"no {', '.join(absent) or 'member_id'}", "source_id, experiment_id, member_id, variable_id",
+            "give an index of runs, such as pangeo-cmip6.csv",
+        )  # fmt: skip
+    dated = re.search(r"date:\s*(\d{4}-\d{2}-\d{2})", "".join(comments))
+    return rows, f", of {dated[1]}" if dated else ""
+
+
+def _notes(about: Mapping[str, Any]) -> tuple[str, ...]:
+    layout = [f"layout: {about['layout']}"] if about.get("layout") else []
+    return (*layout, *map(str, about.get("rules") or ()))
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space where a folder is or would be."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
