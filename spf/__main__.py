@@ -1,4 +1,4 @@
-"""The ``spf`` command: run, train, sample, scenario, inspect, unet, climax."""
+"""The ``spf`` command: run, train, sample, scenario, inspect, ship, unet, climax."""
 
 import argparse
 import logging
@@ -87,6 +87,12 @@ def parser() -> argparse.ArgumentParser:
     inspect = verbs.add_parser("inspect", help="what a checkpoint was made from", description=_inspect.__doc__)
     inspect.add_argument("checkpoint", type=Path)
     inspect.set_defaults(command=_inspect)
+
+    ship = verbs.add_parser("ship", help="a run as one small checkpoint with its model card", description=_ship.__doc__)
+    ship.add_argument("run", type=Path, help="folder of a finished run")
+    ship.add_argument("--out", type=Path, default=Path("."), help="folder to write to (default: here)")
+    ship.add_argument("--name", default="", help="under which it is loaded (default: the source_id in small letters)")
+    ship.set_defaults(command=_ship)
 
     unet = verbs.add_parser("unet", help="a deterministic UNet on the same data", description=_unet.__doc__)
     _deterministic(unet)
@@ -185,6 +191,15 @@ def _inspect(args: argparse.Namespace) -> int:
     from spf.commands.inspect import describe
 
     print(describe(args.checkpoint))
+    return 0
+
+
+def _ship(args: argparse.Namespace) -> int:
+    """Write a run's emulator in half precision, at most 10 MB, with its scores, limits and the forcings of the scenarios at hand
+    inside, and a model card beside it."""
+    from spf.commands.ship import ship
+
+    print("\n".join(map(str, ship(args.run, args.out, args.name))))
     return 0
 
 

@@ -16,7 +16,7 @@ from climatesuite.conventions import FORCINGS
 from climatesuite.harmonise.calendars import time_coords
 from spf.codec import FieldCodec, pool_forcings
 
-ENERGY_LEFT = 1e-7
+ENERGY_LEFT = 5e-5
 """Root-mean-square error over the root mean square of a forcing's maps, at most."""
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 SMALLEST = 2048
 """Smaller tensors are kept whole."""
-WHOLE = ("mean", "covariance", "correlation", "grid")
+WHOLE = ("covariance", "correlation", "series_of_maps", "maps")
 EIGHT_BITS = ("patterns", "companions", "departure", "pattern_change")
 STEPS = 127
 
@@ -34,9 +34,7 @@ def compact(value: Any, path: tuple[str, ...] = ()) -> Any:
         return value
     if any(part in EIGHT_BITS for part in path):
         return _eight_bits(value)
-    # "mean" is also the name of a coupling's part, whose tensors are not means
-    kept = path[-1] in WHOLE or path[-2:-1] == ("mean",) and "lines" in path or "grid" in path
-    return value if kept else _half(value)
+    return value if path[-1] in WHOLE or "grid" in path or ("lines" in path and "mean" in path) else _half(value)
 
 
 def restored(value: Any) -> Any:
