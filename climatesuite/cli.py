@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-PARTS = ("answers", "regions")
+PARTS = ("answers", "regions", "blame")
 """What ``climatesuite questions`` can print."""
 BASELINE_NAMES = ("climatology", "first-decade", "pattern-scaling", "ar1", "energy-balance", "mesmer")
 """Keys of ``baselines.fit.BASELINES``; a test holds the two together, so that the command starts without importing them."""
@@ -169,8 +169,9 @@ def structure(args: argparse.Namespace) -> int:
 
 
 def questions(args: argparse.Namespace) -> int:
-    """What a climate scientist asks first (warming levels, trends, ratios, rain per kelvin); calibration by region and season."""
+    """What a climate scientist asks first (warming levels to rain per kelvin), calibration by region, and where errors begin."""
     from climatesuite.evaluate.answers import answer_table, disagreeing
+    from climatesuite.evaluate.blame import blame_rows
     from climatesuite.evaluate.by_region import region_rows, summary
     from climatesuite.evaluate.question_files import ask_files
     from climatesuite.evaluate.questions import OFFSET, question_rows
@@ -188,6 +189,9 @@ def questions(args: argparse.Namespace) -> int:
     if "regions" in args.parts:
         found["regions"] = region_rows(asked, seed=args.seed)
         print(answer_table(summary(found["regions"])), "\n")
+    if "blame" in args.parts:
+        found["blame"] = blame_rows(asked)
+        print(answer_table(found["blame"]), "\n")
     write_json(args.out, found)
     print(args.out)
     return 0

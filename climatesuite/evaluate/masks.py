@@ -6,6 +6,7 @@ outline, which the package carries; reference regions are the land of the 26 SRE
 ``regionmask``), or polygons of a file, e.g. the AR6 regions of Iturbide et al. (2020, doi 10.5194/essd-12-2959-2020).
 """
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ POINT_DEGREES = 1.0
 POLAR_CIRCLE = 66.5
 """The Arctic of Rantanen et al. (2022, doi 10.1038/s43247-022-00498-3); the Antarctic is its mirror image."""
 GLOBE, LAND, OCEAN, ARCTIC, ANTARCTIC = "globe", "land", "ocean", "Arctic", "Antarctic"
+LARGE = (GLOBE, LAND, OCEAN, ARCTIC, ANTARCTIC)
 _NAME_COLUMNS = ("Acronym", "abbrev", "LAB", "Name", "name")
 
 
@@ -86,6 +88,7 @@ def _from_file(path: Path) -> regionmask.Regions:
     return regionmask.Regions(list(table.geometry), names=names, abbrevs=names, name=path.stem, overlap=True)
 
 
+@lru_cache(maxsize=1)
 def _land() -> regionmask.Regions:
     """The outline's rings as one region; rings inside rings (the Caspian) are holes."""
     line = coastline()

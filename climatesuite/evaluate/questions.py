@@ -34,7 +34,6 @@ SEASONS = {"DJF": structure.DJF, "JJA": (6, 7, 8)}
 """Months of one calendar year; December is not carried over into the next."""
 DRY = 0.1
 """mm day-1; a month with less is dry."""
-_WHERE = (masks.GLOBE, masks.LAND, masks.OCEAN, masks.ARCTIC, masks.ANTARCTIC)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +96,12 @@ class Asked:
     @cached_property
     def regions(self) -> xr.DataArray:
         """Weights ``(region, lat, lon)``: large regions first, then reference regions."""
-        parts = [f(self.annual.truth) for f in (masks.large_regions, self._small)]
-        return xr.concat(parts, "region")
+        return xr.concat([self.large, masks.reference_regions(self.annual.truth, self.reference_regions)], "region")
 
-    def _small(self, ds: xr.Dataset) -> xr.DataArray:
-        return masks.reference_regions(ds, self.reference_regions)
+    @cached_property
+    def large(self) -> xr.DataArray:
+        """Weights of globe, land, ocean and polar caps ``(region, lat, lon)``."""
+        return masks.large_regions(self.annual.truth)
 
     @cached_property
     def _series(self) -> dict[tuple[str, str], tuple[Array, Array]]:
@@ -263,7 +263,7 @@ def trends(asked: Asked) -> list[Row]:
         rows += [
             beside((f[:, asked.place(region)] for f in found), question="trends", name="trend", variable=name, region=region,
                    season=season, units=f"{VARIABLES[name].score_units} decade-1", window=asked.window, timescale="year")
-            for region in _WHERE
+            for region in masks.LARGE
         ]  # fmt: skip
     return rows
 
@@ -301,7 +301,7 @@ def seasonal_changes(asked: Asked) -> list[Row]:
         rows += [
             beside((c[:, asked.place(region)] for c in change), question="change by season", name="last minus first years",
                    variable=name, region=region, season=season, units=units, window=asked.window, timescale="year")
-            for region in _WHERE
+            for region in masks.LARGE
         ]  # fmt: skip
     return rows
 
