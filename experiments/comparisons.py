@@ -2,9 +2,10 @@
 
 ``python experiments/comparisons.py [--test ssp370] [--only spf one-stage ...]`` reads ``CLIMATE_DATA`` (default
 ``../shared/data``), works in ``runs/comparisons/<name>`` (``<name>-<test>`` where another scenario than the files' is tested) and
-writes ``experiments/results/comparisons.json``. 400 steps of training each, whatever the machine; what is done is kept, so the same command goes on
-where it stopped. The files in ``experiments/comparisons/`` say what is compared; UNet and ClimaX-like transformer, which are
-deterministic, are trained on the years of ``spf.yaml`` for as many steps. Decades of emulators that draw years only are means of these.
+writes ``experiments/results/comparisons.json``. 400 steps of training each, whatever the machine; what is done is kept, so the same
+command goes on where it stopped. The files in ``experiments/comparisons/`` say what is compared; UNet and ClimaX-like transformer,
+which are deterministic, are trained on the years of ``spf.yaml`` for as many steps. Decades of emulators that draw years only are
+means of these.
 """
 
 import argparse

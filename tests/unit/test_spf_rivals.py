@@ -333,13 +333,16 @@ def test_all_comparisons_have_one_data_set_one_budget_and_as_many_network_calls_
     configs = {name: script.experiment(name, None) for name in (*script.DRAWN, *script.DETERMINISTIC)}
     assert {path.stem for path in script.FILES.glob("*.yaml")} == set(script.DRAWN)
     base = configs["spf"]
+    assert (
+        base.training.max_steps < type(base.training).max_steps
+    )  # steps and not minutes, or a busy machine would decide
     for name, config in configs.items():
         assert config.name == name
         assert replace(config.data, response="auto") == base.data
         learned = (
             config.training
             if name != "untrained"
-            else replace(config.training, max_steps=1_000_000, learning_rate=6e-4)
+            else replace(config.training, max_steps=base.training.max_steps, learning_rate=6e-4)
         )
         assert learned == base.training
         assert replace(config.network, patch=6, attention="joint") == replace(base.network, patch=6)
