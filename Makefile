@@ -3,7 +3,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: quickstart test check bench references clean
+.PHONY: quickstart test check docs bench references clean
 
 quickstart: $(INSTALLED)  ## synthetic archive -> store -> trained emulator -> ensembles -> scores and report
 	$(BIN)/spf run experiments/quickstart.yaml --out quickstart
@@ -16,6 +16,10 @@ check: $(INSTALLED)  ## format, lint, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(INSTALLED)  ## figures and pages of the documentation -> site/index.html; works without a network
+	$(BIN)/python docs/tools/draw.py docs/images
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED)  ## the experiment on real data; needs CLIMATE_DATA; half an hour
 	$(BIN)/spf run experiments/cesm2-ssp370.yaml
@@ -31,7 +35,7 @@ references: $(INSTALLED)  ## what honest references score on CESM2, three rotati
 	$(BIN)/python experiments/score_cost.py
 
 clean:  ## everything that can be made again, but the runs
-	rm -rf .venv quickstart build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv quickstart site build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # torch first: where the default index serves CUDA wheels, give TORCH="torch==2.13.0 --index-url ..." (README)
 $(INSTALLED): setup.cfg pyproject.toml
@@ -39,5 +43,5 @@ $(INSTALLED): setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet -e ".[test,check]"
+	$(BIN)/pip install --quiet -e ".[test,check,docs]"
 	touch $@

@@ -314,8 +314,6 @@ class RunConfig:
             not self.gate or self.data.archive == "synthetic",
             "gate: true needs data.archive: synthetic, whose truth is known",
         )
-        for timescale in self.pyramid.timescales:
-            self.sampling.steps(len(self.pyramid.path(timescale)))
 
 
 def load_config(path: str | Path) -> RunConfig:

@@ -35,10 +35,10 @@ def pair_sum(x: Array) -> Array:
 def mean_abs_difference(x: Array, y: Array) -> Array:
     """Mean over forecast members of abs(x_m - y_n): ``[M, ...], [N, ...] -> [N, ...]``."""
     out, part = np.zeros(y.shape), np.empty(y.shape[1:])
-    for total, target in zip(out, y, strict=True):
+    for n, target in enumerate(y):
         for member in x:  # a broadcast would hold copies of the ensemble
             np.abs(np.subtract(member, target, out=part), out=part)
-            total += part
+            out[n] += part  # by index: a row of one value would be a copy
     return out / x.shape[0]
 
 

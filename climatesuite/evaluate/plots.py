@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import BoundaryNorm, Colormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from climatesuite.evaluate.kernels import Array
 from climatesuite.evaluate.map_geometry import cells_from_dateline, levels, projected_coastline
@@ -76,7 +76,11 @@ def legend_below(axes: Axes) -> None:
 
 
 def unit_text(units: str) -> str:
-    """A unit as it is set in print: ``mm day-1`` becomes mm day with a raised -1."""
+    """A unit as it is set in print: ``mm day-1`` becomes mm day with a raised -1.
+
+    >>> print(unit_text("mm day-1"))
+    mm day$^{-1}$
+    """
     return " ".join(
         f"{p[:-2]}$^{{{p[-2:]}}}$" if p[-2:-1] == "-" and p[-1].isdigit() and len(p) > 2 else p for p in units.split()
     )
@@ -213,6 +217,7 @@ def plume(quantiles: xr.DataArray, truth: xr.DataArray | None, *, title: str, yl
 
 def draw_bands(axes: Axes, quantiles: xr.DataArray, *, size: int, colour: str = EMULATOR, name: str = "") -> None:
     """Quantiles ``(quantile, time)`` as bands and a median; with a name that is the only one in the legend."""
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))  # there is no year 2022.5
     when, shares = _when(quantiles), quantiles["quantile"].values
     half, steps = shares.size // 2, quantiles.sizes["time"]
     for i in range(half):

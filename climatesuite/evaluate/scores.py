@@ -152,6 +152,11 @@ def crps_ensemble(
     Raises:
         DataContractError: On coordinates, dims or units that differ, NaN, or fair with one member.
         ValueError: On an unknown kind.
+
+    >>> two = xr.DataArray([0.0, 2.0], dims="member", attrs={"units": "K"})
+    >>> one = xr.DataArray(1.0, attrs={"units": "K"})
+    >>> float(crps_ensemble(two, one)), float(crps_ensemble(two, one, kind="plain"))
+    (0.0, 0.5)
     """
     return _crps(forecast, truth, kind, member_dim, skipna)
 

@@ -47,7 +47,11 @@ def canonical_calendar(name: str) -> str:
 
 
 def is_leap(years: ArrayLike, calendar: str) -> NDArray[np.bool_]:
-    """Whether February has a 29th day; false for 360_day, whose months are all alike."""
+    """Whether February has a 29th day; false for 360_day, whose months are all alike.
+
+    >>> is_leap([2000, 2100, 2104], "standard").tolist()
+    [True, False, True]
+    """
     y, name = np.asarray(years, dtype=np.int64), canonical_calendar(calendar)
     if name in ("noleap", "360_day"):
         return np.zeros(y.shape, dtype=bool)

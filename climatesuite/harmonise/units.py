@@ -33,6 +33,9 @@ def conversion(units: str, canonical: str, subject: str) -> tuple[float, float]:
 
     Raises:
         DataContractError: If the unit is unknown or of another kind.
+
+    >>> conversion("degC", "K", "tas")
+    (1.0, 273.15)
     """
     text = " ".join(str(units).split())
     table = SPELLINGS.get(canonical, {})

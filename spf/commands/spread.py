@@ -35,7 +35,6 @@ class Order:
         years: First and last year; default all that the forcings cover.
         sampling: Solver, calls, batch and seed; default those of the checkpoint's experiment.
         precision: ``32-true``, ``bf16-mixed`` or ``auto``; empty takes that of the training.
-        source_id: Another Earth system model that the checkpoint was trained on; empty takes its first.
     """
 
     checkpoint: str | Path
@@ -46,7 +45,6 @@ class Order:
     years: tuple[int, int] | None = None
     sampling: SamplingConfig | None = None
     precision: str = ""
-    source_id: str = ""
 
 
 def prepare(order: Order) -> list[list[int]]:
@@ -94,7 +92,6 @@ def open_emulator(checkpoint: str | Path, precision: str = "") -> Emulator:
 
 def _open(order: Order) -> Ensemble:
     emulator = open_emulator(order.checkpoint, order.precision)
-    emulator = emulator.of(order.source_id) if order.source_id else emulator
     emulator.backbone.to(ALONE.device())  # a cluster shows each of its workers the accelerators that are its own
     with HDF5:
         forcings = emulator.open_forcings(order.forcings)

@@ -7,8 +7,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from spf.learning.data import TrainingRun, Windows
-from spf.pyramid.coupling import COMPANIONS, Coupling, Series, measure_coupling
-from spf.pyramid.marginals import Marginal, bend_of, shrunk
+from spf.pyramid.coupling import Coupling, Series, measure_coupling
+from spf.pyramid.marginals import Marginal, bend_of
 from spf.pyramid.operators import pool_space, upsample
 from spf.pyramid.spec import MONTHS_IN, PyramidSpec, Stage
 from spf.pyramid.windows import YEARS_PER_DECADE, january
@@ -18,8 +18,6 @@ PATTERNS = 240
 CESM2: 2.4 times the real one with 48, 1.0 with 240)."""
 SMALLEST = 1e-4
 """Least standard deviation, in scale units: a cell that never changes is no division by zero."""
-STEPS_PER_COMPANION = 8
-"""Independent steps for each pattern that detail is regressed on."""
 SERIES_YEARS = 40
 """Longest stretch of a run that is held at once when months are measured; longer runs are measured in several."""
 TAPER = {"decade": 1.5, "lustrum": 3.0, "year": 16.0, "quarter": 24.0, "month": 24.0}
@@ -63,7 +61,7 @@ def _marginal(samples: Iterable[Tensor]) -> Marginal:
     for x in samples:
         count, second, third = count + x.shape[1], second + x.square().sum(1), third + (x**3).sum(1)
     gain = (second / count).sqrt().clamp_min(SMALLEST)
-    return Marginal(gain, bend_of(shrunk(third / count / gain**3, count)))
+    return Marginal(gain, bend_of(third / count / gain**3))
 
 
 def _seasons(runs: Sequence[TrainingRun], stage: Stage, row_weights: Tensor) -> Iterator[Tensor]:
@@ -93,12 +91,9 @@ def measure_couplings(runs: Sequence[TrainingRun], windows: Windows, progress: b
         series = [s for run in runs for s in _series(run, windows, stage)]
         block = MONTHS_IN[stage.parent_timescale] // stage.months
         lags = spec.core[stage.timescale] + 2 * spec.halo[stage.timescale] + 2 * block
-        # decades of several phases overlap; months of one year are not independent enough for a pattern each
-        steps = 12 * n_years // stage.months
-        patterns = min(PATTERNS, min(steps, n_years) // 2)
-        companions = min(COMPANIONS, steps // STEPS_PER_COMPANION)
+        independent = n_years // max(1, stage.months // 12)
         taper = TAPER[stage.timescale]
-        couplings[key] = measure_coupling(series, stage, patterns, lags, taper, companions)
+        couplings[key] = measure_coupling(series, stage, min(PATTERNS, independent // 2), lags, taper)
     return couplings
 
 

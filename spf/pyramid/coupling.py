@@ -25,8 +25,8 @@ MOST_PATTERNS = (0.6, 0.5)
 """Patterns over numbers in a field, and over fields measured, at most."""
 DETAIL_PATTERNS = 96
 COMPANIONS = 64
-SAMPLES = 2048
-"""Fields that patterns are found from, at most; evenly spread, so that they hold all months of the year alike."""
+SAMPLES_PER_COMPANION = 8
+"""Steps measured for each pattern that detail is regressed on: a regression on more would follow chance."""
 RIDGE = 5.0
 """Added to the sum of squares of each of the eight surrounding blocks' means, in units of a cell's variance."""
 
@@ -153,9 +153,7 @@ def _accompanied(mean: Tensor, patterns: Tensor, companions: Tensor) -> Tensor:
     return torch.einsum("...nt,nvhw->...vthw", amplitude, companions)
 
 
-def measure_coupling(
-    runs: Sequence[Series], stage: Stage, n_patterns: int, lags: int, taper: float, n_companions: int = COMPANIONS
-) -> Coupling:
+def measure_coupling(runs: Sequence[Series], stage: Stage, n_patterns: int, lags: int, taper: float) -> Coupling:
     """Measure a stage on whole training runs.
 
     Args:
@@ -164,7 +162,6 @@ def measure_coupling(
         n_patterns: Patterns of each part, at most.
         lags: Lags needed, the longest window's steps plus those of a parent.
         taper: Autocovariances are multiplied by exp(-(lag / taper)^2 / 2), which keeps them positive definite.
-        n_companions: Leading patterns that detail is regressed on, at most; with few independent steps it would follow chance.
     """
     window = torch.exp(-0.5 * (torch.arange(lags) / taper) ** 2)
     means = [pool_blocks(run.fields, stage) for run in runs]
@@ -175,8 +172,7 @@ def measure_coupling(
     details = [run.fields - spread_blocks(m, stage) for run, m in zip(runs, means, strict=True)]
     surroundings = _surroundings(means, details, stage)
     surrounded = [_surrounded(m, surroundings, stage) for m in means]
-    left = [d - x for d, x in zip(details, surrounded, strict=True)]
-    companions = _companions(means, left, mean.patterns[:n_companions])
+    companions = _companions(means, [d - x for d, x in zip(details, surrounded, strict=True)], mean.patterns)
     implied = [x + _accompanied(m, mean.patterns, companions) for m, x in zip(means, surrounded, strict=True)]
     followed = torch.as_tensor(sum(x.square().sum(1) for x in implied)) / sum(x.shape[1] for x in implied)
     left = [d - x for d, x in zip(details, implied, strict=True)]
@@ -185,7 +181,8 @@ def measure_coupling(
 
 
 def _companions(means: Sequence[Tensor], left: Sequence[Tensor], patterns: Tensor) -> Tensor:
-    """Regression of what surroundings leave of the detail on the amplitudes of patterns, which are uncorrelated."""
+    """Regression of what surroundings leave of the detail on the amplitudes of leading patterns, which are uncorrelated."""
+    patterns = patterns[: min(COMPANIONS, sum(m.shape[1] for m in means) // SAMPLES_PER_COMPANION)]
     cross: Tensor | float = 0.0
     square: Tensor | float = 0.0
     for m, detail in zip(means, left, strict=True):
@@ -256,8 +253,7 @@ def _patterns(fields: Sequence[Tensor], n_patterns: int) -> Tensor:
     """Principal components of all variables together, no mean removed: (n, var, lat, lon)."""
     n_var, _, h, w = fields[0].shape
     samples = torch.cat([x.movedim(1, 0).flatten(1) for x in fields])
-    if len(samples) > SAMPLES:
-        samples = samples[torch.linspace(0, len(samples) - 1, SAMPLES).round().long()]
+    samples = samples[:: max(1, len(samples) // 2048)]
     n = min(n_patterns, *(int(share * size) for share, size in zip(MOST_PATTERNS, samples.shape[::-1], strict=True)))
     with torch.random.fork_rng():
         torch.manual_seed(0)  # of the randomised decomposition only

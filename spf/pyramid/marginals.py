@@ -17,8 +17,6 @@ STRAIGHT = 0.01
 """A smaller bend is none."""
 FARTHEST = 4.0
 """Departures near or beyond a lognormal's end count as this many standard deviations."""
-LONGEST = 4.5
-"""On the long side, farther draws (3 in a million) count as this many, or a bent cell could have any value."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,7 @@ class Marginal:
         x = z
         if self.bend is not None:
             sign, bend = _parted(self.bend[:, season].to(z))
-            y = (sign * z).clamp_max(LONGEST)
-            bent = sign * torch.expm1(bend * y - bend.square() / 2) / torch.expm1(bend.square()).sqrt()
+            bent = sign * torch.expm1(bend * sign * z - bend.square() / 2) / torch.expm1(bend.square()).sqrt()
             x = torch.where(sign == 0, z, bent)
         return x * self.gain[:, season].to(z)
 
@@ -88,11 +85,6 @@ def bend_of(skewness: Tensor) -> Tensor:
     root = (1 + s.square() / 2 + s * (1 + s.square() / 4).sqrt()) ** (1 / 3)
     bend = torch.log(root + 1 / root - 1).clamp_min(0).sqrt().clamp_max(MOST_BEND)
     return (bend * skewness.sign()).to(skewness)
-
-
-def shrunk(skewness: Tensor, count: int) -> Tensor:
-    """Skewness measured on so many values less what chance adds to its square, 6 / count in a Gaussian world."""
-    return skewness * (1 - 6 / count / skewness.square().clamp_min(1e-12)).clamp_min(0)
 
 
 def averaged(marginals: Sequence[Marginal]) -> Marginal:

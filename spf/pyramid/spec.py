@@ -14,6 +14,9 @@ def start_level(sigma_end: float, n: int) -> float:
     """Noise level at the start of a finer stage entered through blocks of n cells from level ``sigma_end``.
 
     sigma' = sigma sqrt(n) / (sigma sqrt(n) + 1 - sigma): derived in ARCHITECTURE.md, "The jump".
+
+    >>> start_level(2 / 3, 4)
+    0.8
     """
     root = sigma_end * math.sqrt(n)
     return root / (root + 1.0 - sigma_end)
@@ -121,6 +124,9 @@ class PyramidSpec:
 
     def path(self, timescale: str) -> tuple[Stage, ...]:
         """The stages that lead to ``timescale``.
+
+        >>> [stage.key for stage in PyramidSpec().path("month")]
+        ['0-decade', '1-year', '2-month']
 
         Raises:
             ValueError: If the pyramid has no path to it.

@@ -1,5 +1,6 @@
 """What an ensemble and an emulator say about themselves: attributes for files, drivers beside fields, a page for notebooks."""
 
+import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ def ensemble_attrs(emulator: "Emulator", template: xr.Dataset, how: SamplingConf
         "references": "https://arxiv.org/abs/2512.02268",
         "model": "spf",
         "license": known["license"],
-        "training_sources": {"source_id": known["source_id"], "members": known["training_members"]},
+        "training_sources": json.dumps({"source_id": known["source_id"], "members": known["training_members"]}),
         "checkpoint_sha256": emulator.digest,
         "seed": seed,
         "solver": f"{how.solver}, {_words(how.n_steps)} steps a stage, shift {_words(how.shift)}",
@@ -42,6 +43,13 @@ def ensemble_attrs(emulator: "Emulator", template: xr.Dataset, how: SamplingConf
 def cf_attrs(timescale: str) -> dict[str, str]:
     """Global attributes that CF and CMOR want in memory too; the writer has its own."""
     return {"Conventions": CONVENTIONS, "frequency": FREQUENCIES[timescale]}
+
+
+def dated(ensemble: xr.Dataset) -> xr.Dataset:
+    """The same, with one unit of time for whoever writes it: ``to_netcdf`` would choose one for time and one for its bounds."""
+    first = ensemble["time_bnds"].values[0, 0]
+    ensemble["time"].encoding |= {"units": f"days since {first.year:04d}-01-01", "calendar": first.calendar}
+    return ensemble
 
 
 def drivers(forcings: xr.Dataset, codec: FieldCodec, timescale: str, labels: Sequence[int]) -> dict[str, Any]:

@@ -204,7 +204,7 @@ class Emulator:
         span = request.years_of(years, forcings)
         out = request.ensemble(self, forcings, timescale, numbers, span, seed, how, wanted)
         out.attrs |= about.ensemble_attrs(self, out, how, seed) | about.cf_attrs(timescale)
-        return relabel(out, calendar) if calendar else out
+        return about.dated(relabel(out, calendar) if calendar else out)
 
     def draw(
         self,

@@ -29,6 +29,14 @@ def test_pair_sum_is_the_sum_over_all_pairs(x):
     np.testing.assert_allclose(kernels.pair_sum(x), brute, rtol=1e-9, atol=1e-6)
 
 
+@given(samples())
+def test_a_lone_cell_is_scored_like_a_cell_among_others(x):
+    y = x[:2] + 0.5
+    for kernel in (kernels.mean_abs_difference, lambda a, b: kernels.pair_sum(a), lambda a, b: kernels.variance(a)):
+        alone, among = kernel(x[:, 0], y[:, 0]), kernel(x, y)[..., 0]
+        np.testing.assert_allclose(alone, among, atol=1e-9)
+
+
 @given(samples(), st.randoms(use_true_random=False))
 def test_crps_ignores_the_order_of_members(x, random):
     y = x[:1] + 0.5

@@ -41,7 +41,6 @@ def changed(path, value):
         ("sampling.members", {"year": 1}, "at least 2 members"),
         ("sampling.solver", "rk45", "'rk45' is unknown"),
         ("sampling.month_years", [2099, 2080], "the first year comes first"),
-        ("sampling.n_steps", [4, 4], "n_steps"),
         ("network", {"width": 96, "heads": 5}, "network.heads 5 does not divide width 96"),
         ("gate", True, "needs data.archive: synthetic"),
     ],

@@ -7,7 +7,6 @@ import torch
 
 from spf.pyramid.coupling import (
     CLASSES,
-    SAMPLES,
     Coupling,
     Series,
     coupling_from_dict,
@@ -137,23 +136,6 @@ def test_detail_that_comes_with_a_pattern_of_the_means_is_its_companion():
         pool_blocks(series.fields, stage), coupling.surroundings, coupling.mean.patterns, coupling.companions, stage
     )
     assert float((implied - detail).square().mean() / detail.square().mean()) < 0.06
-
-
-def test_detail_has_companions_of_no_more_patterns_than_asked_for():
-    stage = PyramidSpec().stages()["1-decade"]
-    few = measure_coupling([run(stage, 400, 6)], stage, 2, LAGS, taper=1e6, n_companions=1)
-    assert len(few.mean.patterns) == 2 and len(few.companions) == 1
-
-
-def test_patterns_of_a_long_record_are_those_of_all_months_of_the_year():
-    """With every second month, a pattern of odd months was not seen."""
-    stage = PyramidSpec().stages()["0-decade"]
-    steps = 2 * SAMPLES
-    fields = 0.01 * torch.randn(2, steps, 4, 4, generator=torch.Generator().manual_seed(0))
-    odd, pattern = (torch.arange(steps) % 2).float(), torch.ones(2, 4, 4) / 32**0.5
-    fields = fields + odd[:, None, None] * pattern[:, None]
-    found = measure_coupling([Series(fields, fields * 0, torch.zeros(steps, dtype=torch.long))], stage, 1, 2, 9.0)
-    assert float((found.mean.patterns[0] * pattern).sum().abs()) > 0.99
 
 
 def test_a_coupling_travels_as_plain_data():

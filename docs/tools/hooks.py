@@ -1,0 +1,41 @@
+"""Parts of pages that are written from the packages themselves, so that the two cannot drift apart: commands, shipped cards."""
+
+import argparse
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import climatesuite.__main__
+import spf.__main__
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """What a mark stands for, in its place."""
+    for mark, text in MARKS.items():
+        if mark in markdown:
+            markdown = markdown.replace(mark, text())
+    return markdown
+
+
+def commands() -> str:
+    """The help of every command."""
+    os.environ["COLUMNS"] = "100"
+    parts = []
+    for parser in (climatesuite.__main__.parser(), spf.__main__.parser()):
+        parts.append(f"## {parser.prog}\n\n{parser.description}\n")
+        (verbs,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+        for name, verb in verbs.choices.items():
+            parts.append(f"### {parser.prog} {name}\n\n```text\n{verb.format_help().strip()}\n```\n")
+    return "\n".join(parts)
+
+
+def shipped() -> str:
+    """The cards of the emulators that come with the package, one level down."""
+    cards = sorted((ROOT / "spf" / "shipped").glob("*.md"))
+    return "\n\n".join(re.sub(r"^#", "##", card.read_text(), flags=re.M) for card in cards)
+
+
+MARKS = {"<!-- commands -->": commands, "<!-- shipped -->": shipped}
