@@ -1,5 +1,5 @@
 """The ``climatesuite`` command: synth, scan, plan, build, fetch, verify, describe, score, compare, baseline, structure,
-questions."""
+questions, leaderboard."""
 
 import argparse
 import sys
@@ -125,6 +125,21 @@ def parser() -> argparse.ArgumentParser:
     questions.add_argument("--parts", nargs="+", choices=cli.PARTS, default=cli.PARTS, help="default: all")
     questions.add_argument("--seed", type=int, default=0, help="of the draws in which own members play the truth")
     questions.add_argument("--out", type=Path, default=Path("questions.json"))
+
+    board = verb(
+        "leaderboard", cli.leaderboard, "ClimateBench: submissions of any tool and baselines beside published rows"
+    )
+    board.add_argument("submissions", nargs="*", type=cli.existing, help="NetCDF of predicted anomalies, of any tool")
+    board.add_argument("--data", type=Path, default=Path("climatebench"), help="folder of inputs_*.nc and outputs_*.nc")
+    board.add_argument("--download", action="store_true", help="fetch the official files (Zenodo) into --data first")
+    board.add_argument("--scenario", default="ssp245", help="experiment to be predicted (default ssp245)")
+    board.add_argument("--window", type=cli.years, default=(2080, 2100), help="years scored (default 2080-2100)")
+    board.add_argument("--training", nargs="+", help="experiments for the baselines (default: as published)")
+    board.add_argument("--variables", nargs="+", help="default: all of the target")
+    board.add_argument(
+        "--baselines", nargs="*", choices=cli.BOARD_BASELINES, default=list(cli.BOARD_BASELINES), help="default: all"
+    )
+    board.add_argument("--out", type=Path, default=Path("leaderboard.json"), help="also written as .html beside it")
     return top
 
 

@@ -10,6 +10,9 @@ PARTS = ("answers", "regions", "blame")
 BASELINE_NAMES = ("climatology", "first-decade", "pattern-scaling", "ar1", "energy-balance", "mesmer")
 """Keys of ``baselines.fit.BASELINES``; a test holds the two together, so that the command starts without importing them."""
 
+BOARD_BASELINES = ("pattern-scaling", "gaussian-process", "random-forest")
+"""Keys of ``evaluate.leaderboard.BASELINES``, for the same reason."""
+
 
 def synth(args: argparse.Namespace) -> int:
     """Write a small archive of CMIP-style NetCDF from an analytical Earth system whose truth is known."""
@@ -165,6 +168,25 @@ def structure(args: argparse.Namespace) -> int:
     write_scores(args.out, rows)
     print(structure_table(rows))
     print(args.out)
+    return 0
+
+
+def leaderboard(args: argparse.Namespace) -> int:
+    """Score submissions and the published baselines as ClimateBench does; its published rows stand beside, marked as such."""
+    from climatesuite.evaluate.climatebench_download import download
+    from climatesuite.evaluate.leaderboard import as_html, as_text
+    from climatesuite.evaluate.leaderboard import leaderboard as make
+    from climatesuite.evaluate.report import write_json, write_text
+
+    if args.download:
+        download(args.data)
+    board = make(
+        args.data, args.submissions, scenario=args.scenario, window=args.window, baselines=args.baselines,
+        training=args.training, variables=args.variables,
+    )  # fmt: skip
+    print(as_text(board))
+    print(write_json(args.out, board.as_json()))
+    print(write_text(args.out.with_suffix(".html"), as_html(board)))
     return 0
 
 

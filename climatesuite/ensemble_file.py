@@ -12,7 +12,7 @@ from climatesuite.errors import DataContractError
 from climatesuite.harmonise.calendars import length_days, period_bounds
 from climatesuite.harmonise.units import conversion
 
-MEMBER_DIMS = ("member", "realization", "sample", "ensemble")
+MEMBER_DIMS = ("member", "realization", "realisation", "sample", "ensemble")
 SPACE_NAMES = {"latitude": "lat", "longitude": "lon"}
 TIMESCALE_OF_FREQUENCY = {
     "mon": "month", "month": "month", "monthly": "month",

@@ -58,9 +58,10 @@ def score(
 
     Returns:
         Rows with window, M, N, weights (cosine of latitude), ``D`` (denominator), ``nrmse_s``, ``nrmse_g``, ``nrmse_t``
-        (= s + 5 g), ``rmse_s``, ``rmse_g`` (the same x D, in units), ``rmse`` (of single years, pooled); ``floor_s``, ``floor_g``:
-        what the target's own sampling noise leaves of a perfect forced response, taking years as independent; ``*_corrected``:
-        sqrt(max(0, nrmse^2 - floor^2)); ``flag`` where the scored scenario was in training.
+        (= s + 5 g), ``rmse_s``, ``rmse_g`` (the same x D, in units), ``rmse`` (of single years, pooled), ``rmse_by_step`` (mean
+        of the yearly ones); ``floor_s``, ``floor_g``: what the target's own sampling noise leaves of a perfect forced response,
+        taking years as independent; ``*_corrected``: sqrt(max(0, nrmse^2 - floor^2)); ``flag`` where the scored scenario was
+        in training.
 
     Raises:
         DataContractError: If a variable or a year of the window is missing, dims, grids or units differ, or values are missing.
@@ -112,6 +113,7 @@ def _errors(x: xr.DataArray, y: xr.DataArray) -> Row:
     s, g = relative["nrmse_s"], relative["nrmse_g"]
     row: Row = {"target": "member_mean", "M": x.sizes.get("member", 1), "N": y.sizes.get("member"), "weights": "coslat"}
     row |= {"D": scale, **relative, "rmse_s": s * scale, "rmse_g": g * scale, "rmse": float(scores.rmse(x, y))}
+    row["rmse_by_step"] = float(scores.rmse_by_step(x, y).mean())
     floor_s, floor_g = _floors(y, scale)
     row |= {"floor_s": floor_s, "floor_g": floor_g}
     if floor_s is None or floor_g is None:
@@ -190,7 +192,7 @@ class LinearPatternScaling:
             DataContractError: If there is no training, CO2 of an experiment is atmospheric mass, inputs and outputs are of other
                 years, grids differ, or tas is missing.
         """
-        co2, means = _training_set(training, variables)
+        co2, means = training_set(training, variables)
         names = [str(n) for n in means[0].data_vars]
         if "tas" not in names:
             raise DataContractError("pattern scaling", f"only {', '.join(names)}", "tas", "add it: it is the predictor")
@@ -212,7 +214,7 @@ class LinearPatternScaling:
             DataContractError: If CO2 is atmospheric mass.
         """
         experiment = str(inputs.attrs.get("experiment_id", "unknown"))
-        _check_cumulative(inputs["CO2"], experiment)
+        check_cumulative(inputs["CO2"], experiment)
         warming = self.line.predict(inputs["CO2"]).drop_attrs()
         fields = {
             n: (self.intercept[n] + self.slope[n] * warming)
@@ -223,16 +225,21 @@ class LinearPatternScaling:
         return xr.Dataset(fields, attrs={"experiment_id": experiment, "trained_on": ", ".join(self.trained_on)})
 
 
-def _training_set(
+def training_set(
     training: Mapping[str, tuple[xr.Dataset, xr.Dataset]], variables: Sequence[str] | None
 ) -> tuple[NDArray[np.float64], list[xr.Dataset]]:
-    """CO2 of all years ``[n]`` and the member means by experiment, once they are found to belong together."""
+    """CO2 of all years ``[n]`` and the member means by experiment, once they are found to belong together.
+
+    Raises:
+        DataContractError: If there is no training, CO2 of an experiment is atmospheric mass, inputs and outputs are of other
+            years, or grids differ.
+    """
     if not training:
-        raise DataContractError("pattern scaling", "no experiments", "one or more", "name training experiments")
+        raise DataContractError("training", "no experiments", "one or more", "name training experiments")
     co2, means = [], []
     for experiment, (inputs, outputs) in training.items():
         subject = f"outputs of {experiment}"
-        _check_cumulative(inputs["CO2"], experiment)
+        check_cumulative(inputs["CO2"], experiment)
         if not np.array_equal(inputs["time"], outputs["time"]):
             raise DataContractError(subject, f"years {span(outputs)}", f"the inputs' {span(inputs)}", "use open_pair")
         co2.append(np.asarray(inputs["CO2"].values, dtype=np.float64))
@@ -246,7 +253,8 @@ def _training_set(
     return np.concatenate(co2), means
 
 
-def _check_cumulative(co2: xr.DataArray, experiment: str) -> None:
+def check_cumulative(co2: xr.DataArray, experiment: str) -> None:
+    """Raise DataContractError where CO2 is atmospheric mass, as in the idealised experiments."""
     quantity = ATMOSPHERIC if experiment in IDEALISED else co2.attrs.get("quantity", CUMULATIVE)
     if quantity != CUMULATIVE:
         raise DataContractError(

@@ -297,7 +297,7 @@ def write_layout(
         fields = _plain(xr.Dataset(anomalies)).assign_coords(member=np.arange(1, len(labels) + 1))
         numbered = ", ".join(f"{i} {label}" for i, label in enumerate(labels, 1))
         about |= {"experiment_id": experiment, "anomaly_base": text, "members": numbered}
-        made.append(_write(fields.assign_attrs(about), out / f"outputs_{experiment}.nc"))
+        made.append(write_whole(fields.assign_attrs(about), out / f"outputs_{experiment}.nc"))
         drivers = to_year(forcings[experiment])
         drivers = regrid(drivers, ds) if "lat" in drivers.dims else drivers
         drivers = _plain(drivers).rename({"lat": "latitude", "lon": "longitude"} if "lat" in drivers.dims else {})
@@ -306,7 +306,7 @@ def write_layout(
             "license": str(drivers.attrs.get("license", "not stated")),
             "comment": "means of each year's months; ClimateBench's own CO2 is that of each year's beginning",
         }
-        made.append(_write(drivers, out / f"inputs_{experiment}.nc"))
+        made.append(write_whole(drivers, out / f"inputs_{experiment}.nc"))
     return made
 
 
@@ -330,7 +330,8 @@ def _plain(ds: xr.Dataset) -> xr.Dataset:
     return ds.assign_coords(time=ds["year"].values).reset_coords(drop=True)
 
 
-def _write(ds: xr.Dataset, path: Path) -> Path:
+def write_whole(ds: xr.Dataset, path: Path) -> Path:
+    """Write a NetCDF file, whole or not at all."""
     part = path.with_name(path.name + ".part")
     try:
         ds.to_netcdf(part, engine="netcdf4", encoding={n: {"zlib": True, "complevel": 1} for n in ds.data_vars})

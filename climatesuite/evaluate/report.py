@@ -38,7 +38,7 @@ def write_scores(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 def write_json(path: str | Path, content: Any) -> Path:
     """Write nested lists and mappings as JSON, whole or not at all; NaN becomes null."""
-    return _publish(Path(path), json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
+    return write_text(Path(path), json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
 
 
 def _plain(value: Any) -> Any:
@@ -49,7 +49,8 @@ def _plain(value: Any) -> Any:
     return plain_value(value)
 
 
-def _publish(path: Path, content: str) -> Path:
+def write_text(path: Path, content: str) -> Path:
+    """Write a text file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
@@ -114,7 +115,7 @@ def write_report(
     sections += _detail_sections(rows)
     sections.append(_about_section(about))
     concerns = tables.warnings_of(rows) + tables.structure_warnings(structure)
-    return _publish(Path(path), page(title, sections, _lead(concerns, opened, truth, about, gate)))
+    return write_text(Path(path), page(title, sections, _lead(concerns, opened, truth, about, gate)))
 
 
 def _opened(source: xr.Dataset | str | Path) -> xr.Dataset:
