@@ -1,4 +1,4 @@
-"""The ``climatesuite`` command: synth, scan, plan, build, fetch, verify, describe, score, compare, baseline, structure,
+"""The ``climatesuite`` command: synth, scan, plan, build, forcings, fetch, verify, describe, score, compare, baseline, structure,
 questions, leaderboard."""
 
 import argparse
@@ -63,6 +63,17 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--years", type=cli.years, help="first-last (default: all)")
     build.add_argument("--grid", type=cli.grid, help="regrid conservatively to rows x columns (default: as it is)")
     build.add_argument("--decade-start", type=int, help="first year of the first decade (default: first year)")
+
+    forcings = verb("forcings", cli.forcings, "a forcing file from files of input4MIPs")
+    forcings.add_argument("files", nargs="+", type=cli.existing, help="gridded emissions: SO2_em_anthro and the like")
+    forcings.add_argument("--experiment", required=True, help="experiment_id, e.g. ssp370")
+    forcings.add_argument("--grid", type=cli.grid, help="rows x columns of the maps (default: as they are)")
+    forcings.add_argument("--co2-before", type=float, help="Gt of CO2 emitted from 1850 to the first year")
+    forcings.add_argument(
+        "--concentrations", nargs="+", type=cli.existing, default=[], help="files of mole fractions of CO2 or CH4"
+    )  # fmt: skip
+    forcings.add_argument("--aod", type=cli.existing, help="file of stratospheric optical depth")
+    forcings.add_argument("--out", type=Path, required=True, help="NetCDF file, or a folder")
 
     fetch = verb("fetch", cli.fetch, "download a public data set, e.g. climatebench")
     fetch.add_argument("name", help="climatebench, cmip6-cloud, or a YAML file like catalogs/climatebench.yaml")

@@ -62,6 +62,25 @@ def build(args: argparse.Namespace) -> int:
     return 0
 
 
+def forcings(args: argparse.Namespace) -> int:
+    """Make a forcing file from files of input4MIPs: sectors summed, regridded with totals kept, CO2 cumulated."""
+    from climatesuite.forcing.atmosphere import read_aod, read_concentrations
+    from climatesuite.forcing.input4mips import forcings_of, read_emissions
+    from climatesuite.forcing.layout import write_forcings
+    from climatesuite.forcing.totals import yearly_totals
+    from climatesuite.harmonise.grids import target_grid
+
+    emissions = read_emissions(args.files, target_grid(args.grid) if args.grid else None)
+    ds = forcings_of(emissions, args.experiment, args.co2_before)
+    for file in args.concentrations:
+        ds = ds.assign(read_concentrations(file, ds))
+    if args.aod is not None:
+        ds = ds.assign(AOD=read_aod(args.aod, ds))
+    print(yearly_totals(ds).iloc[[0, -1]].to_string(float_format="{:.4g}".format))
+    print(write_forcings(ds, args.out, {"source": ds.attrs["sources"]}, " ".join(p.name for p in args.files)))
+    return 0
+
+
 def fetch(args: argparse.Namespace) -> int:
     """Download a public data set: says what it is, its size and licence first; checked, resumable, laid out as it is read."""
     from climatesuite.archive.download import fetch as fetch_product

@@ -66,5 +66,7 @@ FORCINGS = {
     "CH4": Forcing("CH4", "anthropogenic CH4 emissions", "Gt year-1", False),
     "SO2": Forcing("SO2", "anthropogenic SO2 emissions", "kg m-2 s-1", True),
     "BC": Forcing("BC", "anthropogenic black carbon emissions", "kg m-2 s-1", True),
+    "CO2_ppm": Forcing("CO2_ppm", "global mean mole fraction of CO2", "1e-6", False),
+    "CH4_ppb": Forcing("CH4_ppb", "global mean mole fraction of CH4", "1e-9", False),
     "AOD": Forcing("AOD", "stratospheric aerosol optical depth at 550 nm", "1", True),
 }

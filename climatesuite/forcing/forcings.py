@@ -1,8 +1,8 @@
 """Drivers of the climate from files in ClimateBench's input layout, as canonical monthly Datasets.
 
-Layout: scalars ``CO2(time)``, ``CH4(time)``, maps ``SO2``, ``BC``, ``AOD (time, latitude, longitude)``, on monthly or yearly
-steps; one file ``inputs_<experiment_id>.nc`` a scenario. A scenario of one's own also carries its radiative forcing by component,
-``erf_co2 (erf_year)`` and so on (see :mod:`climatesuite.forcing.reference`).
+Layout: scalars ``CO2(time)``, ``CH4(time)``, ``CO2_ppm``, ``CH4_ppb``, maps ``SO2``, ``BC``, ``AOD (time, latitude, longitude)``,
+on monthly or yearly steps; one file ``inputs_<experiment_id>.nc`` a scenario. A scenario of one's own also carries its
+radiative forcing by component, ``erf_co2 (erf_year)`` and so on (see :mod:`climatesuite.forcing.reference`).
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,10 @@ PASSED = ("parent_scenario", "departs_in", "no_radiative_forcing")
 """Attributes of a scenario of one's own that pass through as well."""
 NOISE = 1e-20
 """kg m-2 s-1; smaller negative emissions are rounding of the source and become zero."""
-CREDIBLE = {"CO2": (-1e3, 5e4), "CH4": (0.0, 10.0), "SO2": (0.0, 1e-6), "BC": (0.0, 1e-6), "AOD": (0.0, 10.0)}
+CREDIBLE = {
+    "CO2": (-1e3, 5e4), "CH4": (0.0, 10.0), "SO2": (0.0, 1e-6), "BC": (0.0, 1e-6), "AOD": (0.0, 10.0),
+    "CO2_ppm": (150.0, 3000.0), "CH4_ppb": (200.0, 10000.0),
+}  # fmt: skip
 """Smallest and largest credible value in the canonical unit; finds wrong unit labels, and files that carry none."""
 
 

@@ -27,9 +27,10 @@ from climatesuite.errors import DataContractError
 from climatesuite.forcing.accounting import accounting_of, check_same
 from climatesuite.forcing.energy_balance import scenarios as ar6_scenarios
 from climatesuite.forcing.forcings import fit_to, forcing_file, open_forcings
+from climatesuite.forcing.layout import write_forcings
 from climatesuite.forcing.reference import expected_response, reference_totals, with_radiative_forcing
 from climatesuite.forcing.table import read_table
-from climatesuite.forcing.totals import with_totals, yearly_totals
+from climatesuite.forcing.totals import UNITS, with_totals, yearly_totals
 from climatesuite.harmonise.grids import cos_weights, regrid
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ SOURCE_ID = "CESM2"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Scenario:
-    """Forcings of a scenario, where they come from, and how they differ from their parent.
+    """Forcings of a scenario, where they come from, and how they differ from their parent: emissions and optical depth.
+
+    Concentrations that a file may hold as well are left out, as they would not follow a change of emissions.
 
     Attributes:
         name: The ``experiment_id``.
@@ -290,9 +293,8 @@ class Scenario:
         Args:
             path: NetCDF file, or a folder, which gets ``inputs_<name>.nc``.
         """
-        from climatesuite.forcing.scenario_file import write
-
-        return write(self, Path(path))
+        told = {"departures": "\n".join(self.steps)} if self.parent else {}
+        return write_forcings(self.forcings, Path(path), told, repr(self))
 
     def summary(self) -> str:
         """What it is, how it differs from its parent, and what global mean an energy balance expects."""
@@ -334,7 +336,7 @@ def scenario(name: str | Path, folder: str | Path | None = None) -> Scenario:
         raise DataContractError(str(file), "no such file", "a file that Scenario.save wrote", "correct the path")
     with xr.open_dataset(file, decode_times=False) as ds:
         attrs: dict[str, Any] = dict(ds.attrs)
-        names = [n for n in FORCINGS if n in ds.data_vars]
+        names = [n for n in UNITS if n in ds.data_vars]
     about = attrs.get("experiment_id")
     fields = open_forcings(file, names, str(about) if about else None)
     fields = fields.drop_vars([n for n in fields.data_vars if n not in FORCINGS] + ["erf_year"], errors="ignore")

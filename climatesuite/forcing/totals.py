@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from climatesuite.conventions import FORCINGS, SECONDS_PER_DAY
+from climatesuite.conventions import SECONDS_PER_DAY
 from climatesuite.errors import DataContractError
 from climatesuite.harmonise.grids import area_weights
 
@@ -42,7 +42,7 @@ def yearly_totals(ds: xr.Dataset, names: Sequence[str] | None = None) -> pd.Data
         A column a forcing, indexed by year. CO2 is what cumulative emissions grow by within the year: exact where they grow
         evenly, as files of yearly values do.
     """
-    chosen = [n for n in FORCINGS if n in ds] if names is None else list(names)
+    chosen = [n for n in UNITS if n in ds] if names is None else list(names)
     columns = {n: _total(ds, n) for n in chosen}
     return pd.DataFrame(columns, index=pd.Index(np.unique(ds["year"].values).astype(int), name="year"))
 
@@ -79,7 +79,7 @@ def with_totals(ds: xr.Dataset, wanted: Mapping[str, Array], subject: str) -> xr
         if name not in MAY_BE_NEGATIVE:
             new = _nonnegative(new, name, years, subject)
         if name == "CO2":
-            out[name] = (ds[name] + _cumulated(new - old)).assign_attrs(ds[name].attrs)
+            out[name] = (ds[name] + cumulated(new - old)).assign_attrs(ds[name].attrs)
             continue
         empty = (old == 0) & (new > 0)
         if empty.any():
@@ -104,8 +104,8 @@ def _nonnegative(totals: Array, name: str, years: NDArray[np.int64], subject: st
     return np.maximum(totals, 0.0)
 
 
-def _cumulated(change: Array) -> xr.DataArray:
-    """Gt added by the middle of every month ``(time)``, when ``change`` (Gt a year) is spread evenly over its year."""
+def cumulated(change: Array) -> xr.DataArray:
+    """Gt emitted by the middle of every month ``(time)``, when ``change`` (Gt a year) is spread evenly over its year."""
     before = np.concatenate([[0.0], np.cumsum(change)[:-1]])
     part = (np.arange(12) + 0.5) / 12
     return xr.DataArray((before[:, None] + change[:, None] * part).reshape(-1), dims="time")

@@ -18,6 +18,8 @@ SPELLINGS: dict[str, dict[str, tuple[float, float]]] = {
         "Gt year-1": (1.0, 0.0), "GtCH4/yr": (1.0, 0.0), "GtCH4": (1.0, 0.0), "Gt yr-1": (1.0, 0.0), "Gt/yr": (1.0, 0.0),
         "Mt year-1": (1e-3, 0.0), "Mt CH4/yr": (1e-3, 0.0), "Mt/yr": (1e-3, 0.0),
     },
+    "1e-6": {"1e-6": (1.0, 0.0), "1.e-6": (1.0, 0.0), "ppm": (1.0, 0.0), "umol mol-1": (1.0, 0.0)},
+    "1e-9": {"1e-9": (1.0, 0.0), "1.e-9": (1.0, 0.0), "ppb": (1.0, 0.0), "nmol mol-1": (1.0, 0.0)},
     "1": {"1": (1.0, 0.0), "": (1.0, 0.0), "dimensionless": (1.0, 0.0)},
 }  # fmt: skip
 """Spelling -> (factor, offset) to the canonical unit. Water of 1 kg m-2 is 1 mm deep."""
