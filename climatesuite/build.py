@@ -331,6 +331,7 @@ def _drivers(path: Path, scenario: str, names: Sequence[str], month: xr.Dataset)
             "extend the file or narrow years",
         )
     ds = ds.isel(time=np.isin(ds.year.values, wanted))
+    ds = ds.drop_vars([n for n in ds.data_vars if n not in names]).drop_vars("erf_year", errors="ignore")
     return ds.assign_coords({c: month[c] for c in ("lat", "lon", "lat_bnds", "lon_bnds")})
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from climatesuite.conventions import FORCINGS, VARIABLES
 from climatesuite.errors import DataContractError
 from climatesuite.forcing import plain
+from climatesuite.forcing.accounting import NOT_STATED, check_like, check_same
 from climatesuite.forcing.energy_balance import CALIBRATIONS, ar6_forcing, calibration_of
 from climatesuite.forcing.energy_balance import scenarios as ar6_scenarios
 from climatesuite.forcing.energy_response import GLOBAL_MEAN_OF, EnergyBalanceResponse, fit_energy_balance_response
@@ -67,6 +68,7 @@ class FieldCodec:
         forcing_range: Smallest and largest monthly mean over the pooled cells in training, canonical unit.
         grid: Grid of the fields.
         forcing_pooling: Forcings are seen as area means of blocks of this edge.
+        accounting: How the training forcings count emissions.
     """
 
     response: Response
@@ -76,6 +78,7 @@ class FieldCodec:
     forcing_range: Mapping[str, tuple[float, float]]
     grid: Grid
     forcing_pooling: int
+    accounting: str = NOT_STATED
 
     @classmethod
     def fit(
@@ -100,9 +103,10 @@ class FieldCodec:
                 such term.
 
         Raises:
-            DataContractError: If the response cannot be fitted on these scenarios, patterns are given for CO2, or blocks of
-                forcings do not tile the grid.
+            DataContractError: If the response cannot be fitted on these scenarios, patterns are given for CO2, blocks of
+                forcings do not tile the grid, or scenarios count emissions in two ways.
         """
+        counted = check_same(scenarios.values(), "training scenarios")
         fitted = _fit_response(scenarios, variables, response, patterns)
         grid = Grid.of(next(iter(scenarios.values())))
         if len(grid.lat) % forcing_pooling or len(grid.lon) % forcing_pooling:
@@ -122,7 +126,7 @@ class FieldCodec:
                 count += 1
         scales = {v: float(np.sqrt(s / count)) for v, s in squares.items()}
         mean, scale, limits = measure_forcings(scenarios, forcings, grid, forcing_pooling)
-        return cls(fitted, scales, mean, scale, limits, grid, forcing_pooling)
+        return cls(fitted, scales, mean, scale, limits, grid, forcing_pooling, counted)
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -195,8 +199,9 @@ class FieldCodec:
         """Canonical monthly forcings of whole years -> encoded series.
 
         Raises:
-            DataContractError: If a forcing that the emulator was trained with is absent.
+            DataContractError: If a forcing that the emulator was trained with is absent, or emissions are counted otherwise.
         """
+        check_like(month, self.accounting, "this emulator")
         pooled = pool_forcings(month, self.forcings, self.grid, self.forcing_pooling)
         mean = torch.from_numpy(np.stack([self.forcing_mean[f] for f in self.forcings]))
         scale = torch.tensor([self.forcing_scale[f] for f in self.forcings], dtype=torch.float64).reshape(-1, 1, 1)
@@ -254,6 +259,7 @@ class FieldCodec:
             "forcing_range": {f: list(r) for f, r in self.forcing_range.items()},
             "grid": {k: torch.tensor(getattr(self.grid, k), dtype=torch.float64) for k in Grid.__dataclass_fields__},
             "forcing_pooling": self.forcing_pooling,
+            "accounting": self.accounting,
         }
 
     @classmethod
@@ -268,7 +274,8 @@ class FieldCodec:
         response = plain.from_dict(_as_arrays(data["response"]))
         means = {f: a.numpy() for f, a in data["forcing_mean"].items()}
         limits = {f: (r[0], r[1]) for f, r in data["forcing_range"].items()}
-        return cls(response, data["scales"], means, data["forcing_scale"], limits, grid, data["forcing_pooling"])
+        pooling, counted = data["forcing_pooling"], data.get("accounting", NOT_STATED)
+        return cls(response, data["scales"], means, data["forcing_scale"], limits, grid, pooling, counted)
 
     def _scale(self) -> Tensor:
         return torch.tensor([self.scales[v] for v in self.variables], dtype=torch.float32).reshape(-1, 1, 1, 1)

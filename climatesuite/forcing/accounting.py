@@ -16,7 +16,7 @@ import xarray as xr
 
 from climatesuite.errors import DataContractError
 
-NOT_STATED = "not stated"
+NOT_STATED, BASE_YEAR = "not stated", 1850
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Accounting:
 ACCOUNTINGS = {
     a.name: a
     for a in (
-        Accounting("input4mips", "fossil fuels and industry", 1850, "anthropogenic sectors, gridded SO2 and BC"),
+        Accounting("input4mips", "fossil fuels and industry", BASE_YEAR, "anthropogenic sectors, gridded SO2 and BC"),
         Accounting(
-            "rcmip", "fossil fuels, industry and land use", 1850, "anthropogenic sectors and open burning, global"
+            "rcmip", "fossil fuels, industry and land use", BASE_YEAR, "anthropogenic sectors and open burning, global"
         ),
     )
 }
@@ -61,13 +61,34 @@ def known(name: str) -> Accounting:
 
 
 def accounting_of(ds: xr.Dataset) -> str:
-    """What forcings follow: their attribute ``accounting``, else input4mips where ``source`` says so, else "not stated"."""
-    stated = str(ds.attrs.get("accounting", ""))
-    return stated or ("input4mips" if "input4mips" in str(ds.attrs.get("source", "")).lower() else NOT_STATED)
+    """What forcings follow: the attribute ``accounting``, theirs or that of their variables; else input4mips where ``source`` says
+    so; else "not stated". Another ``base_year`` than 1850 is a part of it."""
+    beside = [str(v.attrs["accounting"]) for v in ds.data_vars.values() if v.attrs.get("accounting")]
+    named = str(ds.attrs.get("accounting", "")) or next(iter(beside), "")
+    if not named and "input4mips" in str(ds.attrs.get("source", "")).lower():
+        named = "input4mips"
+    since = str(ds.attrs.get("base_year", BASE_YEAR))
+    is_other = named and named != NOT_STATED and since != str(BASE_YEAR) and "since" not in named
+    return f"{named}, since {since}" if is_other else named or NOT_STATED
 
 
-def check_same(forcings: Iterable[xr.Dataset], subject: str) -> None:
-    """Refuse forcings of more than one accounting; those that state none pass, as nothing is known of them.
+def check_like(forcings: xr.Dataset, accounting: str, trained: str) -> None:
+    """Refuse forcings that count otherwise than what something was trained with; what is not stated passes.
+
+    Raises:
+        DataContractError: If both are stated and differ.
+    """
+    own = accounting_of(forcings)
+    if NOT_STATED not in (own, accounting) and own != accounting:
+        raise DataContractError(
+            f"forcings of {forcings.attrs.get('experiment_id', 'the scenario')}", f"emissions counted as {own}",
+            f"{accounting}, as {trained} was trained with",
+            "apply them as a difference to a named scenario: climatesuite.scenario(...).with_table(...)",
+        )  # fmt: skip
+
+
+def check_same(forcings: Iterable[xr.Dataset], subject: str) -> str:
+    """The one accounting of some forcings; those that state none pass, as nothing is known of them.
 
     Raises:
         DataContractError: If two are mixed.
@@ -82,3 +103,4 @@ def check_same(forcings: Iterable[xr.Dataset], subject: str) -> None:
             subject, f"two ways of counting emissions: {found}", "one accounting for all scenarios",
             "apply the other as a difference to a named scenario: climatesuite.scenario(...).with_table(...)",
         )  # fmt: skip
+    return next(iter(by_name), NOT_STATED)

@@ -25,6 +25,8 @@ CARRIED = "erf_"
 """First letters of the variables that pass through as they are: radiative forcing by component."""
 PASSED = ("parent_scenario", "departs_in", "no_radiative_forcing")
 """Attributes of a scenario of one's own that pass through as well."""
+EMITTED = ("CO2", "CH4", "SO2", "BC")
+"""Forcings that are emissions: how they are counted is a part of what they are."""
 NOISE = 1e-20
 """kg m-2 s-1; smaller negative emissions are rounding of the source and become zero."""
 CREDIBLE = {
@@ -105,8 +107,11 @@ def open_forcings(
             "experiment_id": stated, "timescale": "month", "license": str(ds.attrs.get("license", "not stated")),
             "calendar": canonical_calendar(calendar) if calendar else steps.calendar,
         }  # fmt: skip
-        if accounting_of(ds) != NOT_STATED:
+        if accounting_of(ds) != NOT_STATED:  # beside the variables too: a store keeps their attributes
             attrs["accounting"] = accounting_of(ds)
+            fields = {
+                n: f.assign_attrs(accounting=attrs["accounting"]) if n in EMITTED else f for n, f in fields.items()
+            }
         attrs |= {n: str(ds.attrs[n]) for n in PASSED if n in ds.attrs}
         carried = ds[[n for n in ds.data_vars if str(n).startswith(CARRIED)]].load().drop_attrs(deep=False)
     coords = time_coords(steps.years, "month", str(attrs["calendar"]))

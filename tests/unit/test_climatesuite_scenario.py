@@ -229,6 +229,7 @@ def test_two_accountings_are_not_mixed(ssp370):
         ssp370.with_forcings_of(other, ["SO2"])
     check_same([ssp370.fields, ssp370.fields.assign_attrs(accounting="not stated")], "what states none passes")
     assert accounting_of(xr.Dataset()) == "not stated"
+    assert accounting_of(ssp370.fields.assign_attrs(base_year="1750")) == "input4mips, since 1750"
 
 
 # ---- for emulators, and as files
