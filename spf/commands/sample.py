@@ -10,6 +10,8 @@ from climatesuite.errors import DataContractError
 from spf.commands.ensemble import predict_minutes, write_ensemble
 from spf.commands.share import PATIENCE_SECONDS, Share
 from spf.commands.spread import open_emulator
+from spf.config import SamplingConfig
+from spf.sampling.solvers import CALLS_PER_STEP
 
 log = logging.getLogger("spf")
 SCENARIO = "{scenario}"
@@ -51,7 +53,7 @@ def sample_files(
     emulator = open_emulator(checkpoint, precision)
     emulator = emulator.of(source_id) if source_id else emulator
     emulator.backbone.to(share.device())
-    how = replace(emulator.sampling, **settings)
+    how = changed(emulator.sampling, settings)
     for source, file in zip(forcings, files, strict=True):
         drivers = emulator.open_forcings(source)
         covered = years or (int(drivers.year.values[0]), int(drivers.year.values[-1]))
@@ -66,6 +68,17 @@ def sample_files(
         if share.rank == 0:
             log.info("took %.1f minutes%s", seconds / 60, " of all processes together" if among else "")
     return files if share.rank == 0 else []
+
+
+def changed(how: SamplingConfig, settings: Mapping[str, Any]) -> SamplingConfig:
+    """Other settings; a solver that comes without steps keeps the number of network calls, as steps are the old one's."""
+    solver = settings.get("solver", how.solver)
+    if solver in CALLS_PER_STEP and "n_steps" not in settings:
+        ratio = CALLS_PER_STEP[how.solver] / CALLS_PER_STEP[solver]
+        each = how.n_steps if isinstance(how.n_steps, tuple) else (how.n_steps,)
+        steps = tuple(max(1, round(n * ratio)) for n in each)
+        how = replace(how, n_steps=steps if isinstance(how.n_steps, tuple) else steps[0])
+    return replace(how, **settings)
 
 
 def targets(out: Path, forcings: Sequence[Path]) -> list[Path]:

@@ -17,7 +17,7 @@ from climatesuite.export import open_ensemble
 from spf.__main__ import main as spf
 from spf.codec import FieldCodec
 from spf.commands.ensemble import predict_minutes, write_ensemble
-from spf.commands.sample import targets
+from spf.commands.sample import changed, targets
 from spf.commands.spread import Order, draw_members, prepare, publish
 from spf.config import SamplingConfig
 from spf.learning.data import open_training_runs
@@ -105,6 +105,20 @@ def test_an_ensemble_is_drawn_as_its_experiment_says_unless_told_otherwise(files
     assert Emulator.load(files / "emulator.pt").sampling == tiny.config().sampling
     assert spf(sample(files, files / "inputs_mid.nc", "--source", "ELSE", "--out", tmp_path / "x.nc")) == 1
     assert "emulator of ELSE: not trained on it; expected one of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({"solver": "euler"}, (16, 10)),
+        ({"solver": "runge_kutta"}, (4, 2)),
+        ({"solver": "euler", "n_steps": 3}, 3),
+        ({"shift": 2.0}, (8, 5)),
+    ],
+)
+def test_a_solver_alone_keeps_the_number_of_network_calls(settings, steps):
+    found = changed(SamplingConfig(n_steps=(8, 5), shift=(1.5, 4.0)), settings)
+    assert found.n_steps == steps and found.solver == settings.get("solver", "midpoint")
 
 
 def test_names_of_several_scenarios(tmp_path):
