@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
 
     build = verb("build", cli.build, "CMIP files to a Zarr store")
     build.add_argument("archive", type=Path, help="folder of CMIP files")
-    build.add_argument("out", type=Path, help="store to make")
+    build.add_argument("out", help="store to make or to add to: a path or a URL such as s3://bucket/name.zarr")
     build.add_argument("--forcings", type=Path, help="folder of inputs_<experiment_id>.nc")
     build.add_argument("--forcing-names", nargs="+", default=["CO2", "CH4", "SO2", "BC"])
     build.add_argument("--sources", nargs="+", help="source_ids (default: all)")
@@ -63,6 +63,11 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--years", type=cli.years, help="first-last (default: all)")
     build.add_argument("--grid", type=cli.grid, help="regrid conservatively to rows x columns (default: as it is)")
     build.add_argument("--decade-start", type=int, help="first year of the first decade (default: first year)")
+    build.add_argument(
+        "--scheduler", default="threads", metavar="WHO",
+        help="threads (default), processes, dask (a cluster here), or the address of one, e.g. tcp://host:8786",
+    )  # fmt: skip
+    build.add_argument("--workers", type=int, help="threads or processes (default: the cores)")
 
     forcings = verb("forcings", cli.forcings, "a forcing file from files of input4MIPs")
     forcings.add_argument("files", nargs="+", type=cli.existing, help="gridded emissions: SO2_em_anthro and the like")
@@ -83,11 +88,11 @@ def parser() -> argparse.ArgumentParser:
     )
 
     verify = verb("verify", cli.verify, "check a store")
-    verify.add_argument("store", type=cli.existing)
+    verify.add_argument("store", type=cli.existing_store)
     verify.add_argument("--quick", action="store_true", help="structure only, no data is read")
 
     describe = verb("describe", cli.describe, "say what a store holds")
-    describe.add_argument("store", type=cli.existing)
+    describe.add_argument("store", type=cli.existing_store)
 
     score = verb("score", cli.score, "score ensemble files against CMIP files")
     _cases(score, "scores.json")

@@ -1,38 +1,31 @@
-"""From an archive of CMIP files to a published store: whole, or nothing."""
+"""From an archive of CMIP files to a published store: whole, or nothing; a larger one, or the one that was there."""
 
-import re
+import os
+import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import xarray as xr
-import zarr
 from tqdm import tqdm
 
-from climatesuite.archive.read import Key, check_alike, read_member, select
-from climatesuite.archive.scan import NAME, TABLE, Entry, Rejected, Scan, member_key, scan
+from climatesuite.archive.read import Key
+from climatesuite.archive.scan import member_key
+from climatesuite.building.commit import Parts, commit, unlike
+from climatesuite.building.journal import begin, do_part, finished, forget, remove_journal, sweep
+from climatesuite.building.request import Request, make_request
+from climatesuite.building.units import Done
+from climatesuite.building.workers import executor
 from climatesuite.errors import DataContractError
-from climatesuite.forcing.forcings import forcing_file, open_forcings
-from climatesuite.harmonise.coarsen import to_decade, to_year
-from climatesuite.harmonise.grids import regrid, target_grid
-from climatesuite.harmonise.statistics import month_statistics
-from climatesuite.store.layout import SCHEMA, STATISTICS, group_name
-from climatesuite.store.provenance import (
-    changed_files,
-    is_unchanged,
-    is_untouched,
-    read_provenance,
-    source_record,
-    write_provenance,
-)
-from climatesuite.store.publish import staged
-from climatesuite.store.write import RunWriter, write_statistics
+from climatesuite.store.lock import PARTIAL, clear_about_room, is_no_room, only_writer
+from climatesuite.store.place import BUILDING, NODE, Place, flush_entry
+from climatesuite.store.provenance import changed_files, is_unchanged, read_provenance
+from climatesuite.store.publish import finish
 
-Files = Mapping[str, Mapping[str, Sequence[Entry]]]
-VERSION = re.compile(r"v\d{8}")
+NAMED = 10
+"""Failed parts that a message names."""
 
 
 @dataclass(frozen=True)
@@ -40,45 +33,34 @@ class BuildReport:
     """What a build did.
 
     Attributes:
-        path: The store.
+        path: The store; a URL where it lies elsewhere.
         runs: (source_id, experiment_id) of every run.
         members: The members of every run, in the same order.
         bytes: Size on disk.
         seconds: Wall time.
-        was_noop: Whether the store was there already, of the same input and settings.
+        was_noop: Whether all that was asked for was there already, of the same input and settings.
         rejected: Files that were seen and not used, with the reason.
+        added: Members added to a store that was there.
+        kept: Parts that an earlier build, killed or failed, had finished.
     """
 
-    path: Path
+    path: Path | str
     runs: tuple[Key, ...]
     members: tuple[tuple[str, ...], ...]
     bytes: int
     seconds: float
     was_noop: bool
     rejected: tuple[str, ...]
+    added: int = 0
+    kept: int = 0
 
     def __str__(self) -> str:
-        state = "is there already" if self.was_noop else f"built in {self.seconds:.1f} s"
+        state = "is there already, nothing to do" if self.was_noop else f"built in {self.seconds:.1f} s"
+        more = f", {self.added} members added" if self.added else ""
+        more += f", {self.kept} parts kept from an earlier build" if self.kept else ""
         runs = ", ".join(f"{s} {e} ({len(m)} members)" for (s, e), m in zip(self.runs, self.members, strict=True))
         aside = "".join(f"\nset aside: {text}" for text in self.rejected)
-        return f"{self.path} {state}: {runs}; {self.bytes / 1e6:.0f} MB{aside}"
-
-
-@dataclass(frozen=True)
-class _Request:
-    """Everything that decides what is in the store."""
-
-    files: Mapping[Key, Files]
-    forcings: Mapping[str, Path]
-    settings: dict[str, Any]
-    rejected: tuple[Rejected, ...]
-
-    def labels(self, key: Key) -> tuple[str, ...]:
-        return tuple(sorted(self.files[key], key=member_key))
-
-    def paths(self) -> dict[str, Path]:
-        entries = (e for run in self.files.values() for member in run.values() for e in _entries(member))
-        return {**{e.path.name: e.path for e in entries}, **{p.name: p for p in self.forcings.values()}}
+        return f"{self.path} {state}{more}: {runs}; {self.bytes / 1e6:.0f} MB{aside}"
 
 
 def build(
@@ -94,16 +76,18 @@ def build(
     years: tuple[int, int] | None = None,
     grid: tuple[int, int] | None = None,
     decade_start: int | None = None,
+    scheduler: str | Executor = "threads",
+    workers: int | None = None,
     progress: bool = True,
 ) -> BuildReport:
-    """Build a store: months, years, decades, forcings, statistics, provenance.
+    """Build a store, or add members, scenarios and models to one: months, years, decades, forcings, statistics, provenance.
 
-    It is written beside ``out`` and renamed when whole; an exception or a kill leaves nothing under its name. Memory holds one
-    member at a time.
+    Every field of every member is a part of its own: it fails alone, and a build that failed or was killed goes on with what
+    is missing. Nothing of it is visible before all is there. A worker holds one shard (256 MB at most) and a block of months.
 
     Args:
         archive: CMIP files or folders.
-        out: Store to make.
+        out: Store to make or to add to: a path, or a URL that fsspec knows.
         sources: Earth system models; default all.
         experiments: Scenarios; default all.
         members: Members by scenario; default all.
@@ -113,232 +97,181 @@ def build(
         years: First and last year; default the whole years of each run.
         grid: Rows and columns to regrid to, conservatively; default as it is.
         decade_start: First year of a decade; default each run's first year.
+        scheduler: ``threads``, ``processes``, ``dask``, the address of a dask scheduler, or an executor: the result is the same.
+        workers: Threads or processes; default the cores this process may use.
         progress: Whether to show a bar on stderr.
 
     Returns:
         What was done. The same input and settings again do nothing.
 
     Raises:
-        DataContractError: If anything asked for is missing or cannot be read, a file breaks the contract, ``out`` is another
-            store or a damaged one, another process is building it, or there is no room.
+        DataContractError: If anything asked for is missing, a part cannot be made (all such parts are named, the others are
+            kept for the next build), ``out`` is a store of other settings or a damaged one, another process is building it, or
+            there is no room.
     """
-    begin, target = time.monotonic(), Path(out)
-    request = _request(
-        scan(archive), sources, experiments, members, variables, forcings, forcing_names, years, grid, decade_start
+    started, target = time.monotonic(), Place(str(out))
+    request = make_request(
+        archive, sources, experiments, members, variables, forcings, forcing_names, years, grid, decade_start
     )  # fmt: skip
-    was_there = target.exists()
-    if was_there:
-        _check_same(target, request)
-    else:
-        with staged(target) as staging:
-            _write(staging, request, progress)
+    was_there, added, kept = target.exists(NODE), 0, 0
+    new = _missing(target, request)
+    was_noop = not new and not target.is_unfinished
+    if not was_noop:
+        with clear_about_room(target), only_writer(target):
+            added, kept = _add(target, request, _Crew(scheduler, workers, progress))
     return BuildReport(
-        path=target,
+        path=Path(out) if target.is_local else target.url,
         runs=tuple(request.files),
         members=tuple(request.labels(key) for key in request.files),
-        bytes=sum(p.stat().st_size for p in target.rglob("*") if p.is_file()),
-        seconds=time.monotonic() - begin,
-        was_noop=was_there,
+        bytes=sum(target.sizes().values()),
+        seconds=time.monotonic() - started,
+        was_noop=was_noop,
         rejected=tuple(f"{r.path.name}: {r.reason}" for r in request.rejected),
+        added=added if was_there else 0,
+        kept=kept,
     )
 
 
-def _request(
-    found: Scan,
-    sources: Sequence[str] | None,
-    experiments: Sequence[str] | None,
-    members: Mapping[str, Sequence[str]] | None,
-    variables: Sequence[str],
-    forcings: str | Path | None,
-    forcing_names: Sequence[str],
-    years: tuple[int, int] | None,
-    grid: tuple[int, int] | None,
-    decade_start: int | None,
-) -> _Request:
-    if not variables:
-        raise DataContractError("variables", "none", "at least one", "name the fields, e.g. tas pr")
-    if years is not None and years[0] > years[1]:
-        raise DataContractError("years", f"{years[0]}-{years[1]}", "the first before the last", "swap them")
-    if members is not None and experiments is None:
-        experiments = list(members)
-    _check_readable(found, sources, experiments, members, variables)
-    files = select(found, variables, experiments, members, sources)
-    for source in sources or []:
-        absent = [e for e in experiments or [] if (source, e) not in files]
-        if absent or all(s != source for s, _ in files):
-            raise DataContractError(
-                f"source {source}", f"no files of {', '.join(absent) or 'it'}", "files of every source and scenario asked for",
-                "add them, or build the sources apart",
-            )  # fmt: skip
-    scenarios = sorted({scenario for _, scenario in files})
-    drivers = {} if forcings is None else {e: forcing_file(forcings, e) for e in scenarios}
-    settings = {
-        "schema": SCHEMA, "runs": {"/".join(k): sorted(f, key=member_key) for k, f in sorted(files.items())},
-        "variables": list(dict.fromkeys(variables)), "forcings": list(dict.fromkeys(forcing_names)) if drivers else [],
-        "years": list(years) if years else None, "grid": list(grid) if grid else None, "decade_start": decade_start,
-    }  # fmt: skip
-    return _Request(files, drivers, settings, found.rejected)
+@dataclass(frozen=True)
+class _Crew:
+    """Who works, and whether it is shown."""
+
+    scheduler: str | Executor
+    workers: int | None
+    progress: bool
+
+    def do(self, parts: Parts, place: Place) -> tuple[dict[str, Done], dict[str, str]]:
+        """Lines of the parts that were done and reasons of those that failed, by name.
+
+        Raises:
+            OSError: If there is no room; parts that are done stay in the journal.
+        """
+        if place.is_in_memory and self.scheduler != "threads":
+            raise DataContractError(place.url, "a store in this process's memory", "threads", "leave --scheduler out")
+        done, failed = dict[str, Done](), dict[str, str]()
+        with executor(self.scheduler, self.workers) as pool:
+            futures: dict[Future[Done], str] = {pool.submit(do_part, p, place.url): str(p) for p in parts}
+            try:
+                for future in tqdm(
+                    as_completed(futures), "ingesting", len(parts), unit="part", disable=not self.progress
+                ):
+                    name, error = futures[future], future.exception()
+                    if error is None:
+                        done[name] = future.result()
+                    elif is_no_room(error) or not isinstance(error, Exception):
+                        raise error
+                    else:
+                        known = isinstance(error, DataContractError)
+                        failed[name] = str(error) if known else f"{name}: {type(error).__name__}: {error}"
+            finally:
+                for future in futures:
+                    future.cancel()
+        return done, failed
 
 
-def _check_readable(
-    found: Scan,
-    sources: Sequence[str] | None,
-    experiments: Sequence[str] | None,
-    members: Mapping[str, Sequence[str]] | None,
-    variables: Sequence[str],
-) -> None:
-    """Refuse a request with files that belong to it by name and cannot be used: without them a member or years would be lost."""
-    newest: dict[tuple[str, ...], str] = {}
-    for e in found.entries:
-        newest[e.source_id, e.experiment_id, e.member, e.variable_id, e.grid_label] = e.version
-    lost = []
-    for r in found.rejected:
-        named = NAME.match(r.path.name)
-        if named is None or named["table_id"] != TABLE or named["rest"]:
-            continue
-        source, scenario, member, name = (named[n] for n in ("source_id", "experiment_id", "member", "variable_id"))
-        is_asked = (
-            name in variables
-            and (not sources or source in sources)
-            and (not experiments or scenario in experiments)
-            and (members is None or member in members.get(scenario, []))
-        )
-        replaced_by = newest.get((source, scenario, member, name, named["grid_label"]), "")
-        if is_asked and not any(part < replaced_by for part in r.path.parts if VERSION.fullmatch(part)):
-            lost.append(f"{r.path.name}: {r.reason}")
-    if lost:
-        raise DataContractError(
-            f"{len(lost)} file(s) of the request", "; ".join(lost), "files that can be used",
-            "download them again, delete them, or name the members to use",
-        )  # fmt: skip
+def _add(target: Place, request: Request, crew: _Crew) -> tuple[int, int]:
+    """Make what is missing and publish it; members added and parts kept from an earlier build."""
+    is_first = target.is_local and not target.exists()
+    place = Place(f"{target.path}{PARTIAL}") if is_first else target
+    if place.exists(NODE):
+        finish(place)  # an earlier build was killed after it had published
+    new = _missing(place, request)
+    rows = {key: _rows(place, request, key) for key in request.files}
+    if new:
+        parts = request.parts(rows, new)
+        kept = finished(place, parts)
+        published = read_provenance(place.url)["files"] if place.exists(NODE) else ()
+        begin(place)
+        sweep(place, parts, kept, published)
+        made, failed = crew.do([p for p in parts if str(p) not in kept], place)
+        done = {**kept, **made}
+        for name, reason in unlike(place, parts, done).items():
+            failed[name] = reason
+            forget(place, next(p for p in parts if str(p) == name))
+        if failed:
+            raise _failure(place, target, len(parts), failed)
+        commit(place, request, rows, parts, done)
+        finish(place)
+    else:
+        kept = {}
+    remove_journal(place)
+    if is_first:
+        shutil.rmtree(place.path / BUILDING, ignore_errors=True)
+        place.flush()
+        os.rename(place.path, target.path)
+        flush_entry(target.path.parent)
+    return sum(len(labels) for labels in new.values()), len(kept)
 
 
-def _check_same(target: Path, request: _Request) -> None:
-    """Refuse a store of other settings or input, or one that is not whole; size and time stamp stand for content."""
-    known, wanted = read_provenance(target), request.settings
-    changed = sorted(k for k in wanted if known["settings"].get(k) != wanted[k] and not _is_reordered(k, known, wanted))
+def _failure(place: Place, target: Place, total: int, failed: Mapping[str, str]) -> DataContractError:
+    """What failed, once nothing useless is left behind."""
+    finished_parts = total - len(failed)
+    if not finished_parts and place != target:
+        shutil.rmtree(place.path, ignore_errors=True)
+    reasons = list(failed.values())
+    rest = f"; and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
+    stay = f"{finished_parts} finished parts are kept in {place.url}" if finished_parts else "nothing is kept"
+    return DataContractError(
+        target.url, f"{len(failed)} of {total} parts failed: {'; '.join(reasons[:NAMED])}{rest}", "every part that is asked for",
+        f"mend them or leave them out and build again ({stay})",
+    )  # fmt: skip
+
+
+def _rows(place: Place, request: Request, key: Key) -> list[str]:
+    """All members of a run: those in the store, in its order, and then the new ones."""
+    known = read_provenance(place.url)["settings"]["runs"] if place.exists(NODE) else {}
+    there = list(known.get("/".join(key), []))
+    return [*there, *(m for m in request.labels(key) if m not in there)]
+
+
+def _missing(place: Place, request: Request) -> dict[Key, list[str]]:
+    """Members asked for that the store does not hold, by run.
+
+    Raises:
+        DataContractError: If it is a store of other settings or input, or one that is not whole; size and time stamp stand for
+            content.
+    """
+    if not place.exists(NODE):
+        if place.sizes() and not place.is_unfinished and not place.url.endswith(PARTIAL):
+            read_provenance(place.url)  # says that this is no store
+        return {key: list(request.labels(key)) for key in request.files}
+    known, wanted = read_provenance(place.url), request.settings
+    keys = [k for k in wanted if k != "runs" and known["settings"].get(k) != wanted[k]]
+    changed = sorted(k for k in keys if not _is_reordered(k, known, wanted))
     if changed:
         raise DataContractError(
-            str(target),
-            f"a store of other settings ({', '.join(changed)})",
-            "the same settings",
+            place.url, f"a store of other settings ({', '.join(changed)})", "the same settings",
             "choose another name or delete it",
-        )
-    records, paths = {r["name"]: r for r in known["sources"]}, request.paths()
-    differing = sorted(n for n, p in paths.items() if n not in records or not is_unchanged(records[n], p))
-    differing += sorted(n for n in records if n not in paths)
-    if differing:
-        raise DataContractError(
-            str(target), f"built from other files ({', '.join(differing[:3])}{' ...' if differing[3:] else ''})", "the same input",
-            "choose another name, or delete the store to build it again",
         )  # fmt: skip
-    damage = changed_files(target, deep=False)
+    runs = {key: known["settings"]["runs"].get("/".join(key), []) for key in request.files}
+    _check_input(place, request, {k: [m for m in request.labels(k) if m in runs[k]] for k in request.files}, known)
+    damage = {} if place.is_unfinished else changed_files(place.url, deep=False)
     if damage:
         name, what = next(iter(damage.items()))
         raise DataContractError(
-            str(target), f"damaged, {name}: {what}", "what was published", "delete the store to build it again"
+            place.url, f"damaged, {name}: {what}", "what was published", "delete the store to build it again"
         )
+    new = {k: sorted((m for m in request.labels(k) if m not in runs[k]), key=member_key) for k in request.files}
+    return {k: labels for k, labels in new.items() if labels}
+
+
+def _check_input(place: Place, request: Request, there: Mapping[Key, Sequence[str]], known: Mapping[str, Any]) -> None:
+    """Refuse other files for what is in the store."""
+    records = {r["name"]: r for r in known["sources"]}
+    paths = {n: p for key, labels in there.items() for label in labels for n, p in request.paths(key, label).items()}
+    paths |= {
+        request.forcings[e].name: request.forcings[e] for (_, e), m in there.items() if m and e in request.forcings
+    }
+    differing = sorted(n for n, p in paths.items() if n not in records or not is_unchanged(records[n], p))
+    asked = {(*key, label) for key, labels in there.items() for label in labels}
+    used = (n for n, r in records.items() if (r.get("source_id"), r.get("experiment_id"), r.get("member")) in asked)
+    differing += sorted(n for n in used if n not in paths)
+    if differing:
+        raise DataContractError(
+            place.url, f"built from other files ({', '.join(differing[:3])}{' ...' if differing[3:] else ''})", "the same input",
+            "choose another name, or delete the store to build it again",
+        )  # fmt: skip
 
 
 def _is_reordered(key: str, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return key in ("variables", "forcings") and sorted(known["settings"].get(key) or []) == sorted(wanted[key])
-
-
-def _write(staging: Path, request: _Request, progress: bool) -> None:
-    root = zarr.create_group(str(staging), zarr_format=3)
-    total = sum(len(run) for run in request.files.values())
-    records: list[dict[str, Any]] = [source_record(p) for p in dict.fromkeys(request.forcings.values())]
-    licences: set[str] = set()
-    with tqdm(total=total, desc="ingesting", unit="member", disable=not progress) as bar:
-        for key in request.files:
-            read, stated = _write_run(root, key, request, bar)
-            records, licences = records + read, licences | stated
-    root.attrs.update({"schema": SCHEMA, "runs": [list(k) for k in request.files]})
-    paths = request.paths()
-    for record in records:
-        if not is_untouched(record, paths[record["name"]]):
-            raise DataContractError(
-                record["name"], "it changed while it was read", "files at rest", "build again when they are complete"
-            )
-    aside = [{"name": r.path.name, "reason": r.reason} for r in request.rejected]
-    write_provenance(staging, request.settings, records, licences, aside)
-
-
-def _write_run(root: zarr.Group, key: Key, request: _Request, bar: tqdm) -> tuple[list[dict[str, Any]], set[str]]:
-    """Write all timescales, forcings and statistics of a run; records of the files read, and licences."""
-    settings, files, labels = request.settings, request.files[key], request.labels(key)
-    source, scenario = key
-    fields, years = settings["variables"], tuple(settings["years"]) if settings["years"] else None
-    writers: dict[str, RunWriter] = {}
-    records: list[dict[str, Any]] = []
-    licences = {e.license or "not stated" for member in files.values() for e in _entries(member)}
-    drivers: xr.Dataset | None = None
-    first: xr.Dataset | None = None
-    for label in labels:
-        records += [source_record(e.path, _about(e)) for e in _entries(files[label])]
-        month = _prepare(read_member(files[label], years), settings)
-        if first is None:
-            first = month.drop_vars(list(month.data_vars))
-            if scenario in request.forcings:
-                drivers = _drivers(request.forcings[scenario], scenario, settings["forcings"], month)
-                licences |= _forcing_licence(str(drivers.attrs["license"]), licences)
-        check_alike(month, first, f"{source} {scenario} {label}", labels[0])
-        for timescale, ds in _timescales(month, settings["decade_start"]).items():
-            if timescale not in writers:
-                about = ds.assign_attrs(license="; ".join(sorted(licences)))
-                writers[timescale] = RunWriter(root, group_name(source, scenario, timescale), about, fields, labels)
-            writers[timescale].add(label, ds)
-        write_statistics(root, group_name(source, scenario, STATISTICS), labels, label, month_statistics(month, fields))
-        bar.update(1)
-    if drivers is not None:
-        for timescale, ds in _timescales(drivers, settings["decade_start"]).items():
-            writers[timescale].add_forcings(ds)
-    return records, licences
-
-
-def _entries(member: Mapping[str, Sequence[Entry]]) -> Iterable[Entry]:
-    return (e for part in member.values() for e in part)
-
-
-def _about(e: Entry) -> dict[str, str]:
-    names = ("source_id", "experiment_id", "member", "variable_id", "grid_label", "version", "license", "tracking_id")
-    return {n: str(getattr(e, n)) for n in names}
-
-
-def _forcing_licence(text: str, others: set[str]) -> set[str]:
-    return set() if text in others else {f"forcings: {text}"}
-
-
-def _prepare(month: xr.Dataset, settings: Mapping[str, Any]) -> xr.Dataset:
-    """Whole years on the target grid."""
-    counts = {int(y): int(n) for y, n in zip(*np.unique(month.year.values, return_counts=True), strict=True)}
-    whole = [y for y, n in counts.items() if n == 12]
-    if not whole:
-        raise DataContractError(str(month.attrs["experiment_id"]), "no whole year", "January to December", "add files")
-    month = month.isel(time=np.isin(month.year.values, whole))
-    return regrid(month, target_grid(tuple(settings["grid"]))) if settings["grid"] else month
-
-
-def _drivers(path: Path, scenario: str, names: Sequence[str], month: xr.Dataset) -> xr.Dataset:
-    ds = open_forcings(path, names, scenario, grid=month, calendar=str(month.attrs["calendar"]))
-    wanted = np.unique(month.year.values)
-    missing = sorted(set(wanted.tolist()) - set(ds.year.values.tolist()))
-    if missing:
-        raise DataContractError(
-            f"forcings of {scenario} in {path.name}",
-            f"no year {missing[0]}",
-            f"{wanted[0]}-{wanted[-1]}",
-            "extend the file or narrow years",
-        )
-    ds = ds.isel(time=np.isin(ds.year.values, wanted))
-    ds = ds.drop_vars([n for n in ds.data_vars if n not in names]).drop_vars("erf_year", errors="ignore")
-    return ds.assign_coords({c: month[c] for c in ("lat", "lon", "lat_bnds", "lon_bnds")})
-
-
-def _timescales(month: xr.Dataset, decade_start: int | None) -> dict[str, xr.Dataset]:
-    year = to_year(month)
-    first, last = int(year.year.values[0]), int(year.year.values[-1])
-    start = first if decade_start is None else decade_start
-    begin = start + 10 * max(0, -((start - first) // 10))
-    out = {"month": month, "year": year}
-    return {**out, "decade": to_decade(year, start)} if begin + 9 <= last else out

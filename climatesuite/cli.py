@@ -56,7 +56,7 @@ def build(args: argparse.Namespace) -> int:
     report = build_store(
         args.archive, args.out, sources=args.sources, experiments=args.experiments, members=args.members,
         variables=args.variables, forcings=args.forcings, forcing_names=args.forcing_names, years=args.years, grid=args.grid,
-        decade_start=args.decade_start, progress=True,
+        decade_start=args.decade_start, scheduler=args.scheduler, workers=args.workers, progress=True,
     )  # fmt: skip
     print(report)
     return 0
@@ -287,3 +287,12 @@ def existing(text: str) -> Path:
     if not path.exists():
         raise argparse.ArgumentTypeError(f"{text}: no such file or folder")
     return path
+
+
+def existing_store(text: str) -> str | Path:
+    """A path that exists, or a URL.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is a path and does not.
+    """
+    return text if "://" in text else existing(text)

@@ -77,6 +77,21 @@ def to_decade(ds_year: xr.Dataset, decade_start: int) -> xr.Dataset:
     return _coarsen(chosen, YEARS_PER_DECADE, "decade").assign_attrs(decade_start=int(decade_start))
 
 
+def all_timescales(month: xr.Dataset, decade_start: int | None) -> dict[str, xr.Dataset]:
+    """Months, years and, where a whole decade is covered, decades.
+
+    Args:
+        month: Canonical monthly Dataset of whole years.
+        decade_start: First year of a decade; default the first year.
+    """
+    year = to_year(month)
+    first, last = int(year.year.values[0]), int(year.year.values[-1])
+    start = first if decade_start is None else decade_start
+    begin = start + YEARS_PER_DECADE * max(0, -((start - first) // YEARS_PER_DECADE))
+    out = {"month": month, "year": year}
+    return {**out, "decade": to_decade(year, start)} if begin + YEARS_PER_DECADE - 1 <= last else out
+
+
 def weighted_means(x: NDArray, weights: NDArray[np.float64], axis: int) -> NDArray:
     """Means of consecutive groups along one axis, float64 arithmetic, dtype of ``x``.
 

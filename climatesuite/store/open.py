@@ -1,5 +1,6 @@
 """Reading a store: runs as lazy canonical Datasets."""
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,31 +8,49 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
+from zarr.abc.store import Store
 
 from climatesuite.conventions import TIMESCALES
 from climatesuite.errors import DataContractError
 from climatesuite.store.layout import SCHEMA, STATISTICS, decode_times, group_name, timescales
+from climatesuite.store.metadata import root_nodes
+from climatesuite.store.place import BUILDING, NODE, Overlay, Place
 from climatesuite.store.provenance import read_provenance
 
 
 def open_root(store: str | Path) -> zarr.Group:
-    """The root group.
+    """The root group, of one published state of the store.
 
     Raises:
         DataContractError: If there is no store, or it is newer than this code.
     """
+    return zarr.open_group(open_store(store), mode="r", use_consolidated=False)
+
+
+def open_store(store: str | Path) -> Store:
+    """The zarr store; all metadata is that of the root's one object, read once.
+
+    Raises:
+        DataContractError: If there is no store, or it is newer than this code.
+    """
+    place = Place(str(store))
     try:
-        root = zarr.open_group(str(store), mode="r")
-    except (FileNotFoundError, NotADirectoryError) as error:
+        root = json.loads(place.read(NODE))
+    except FileNotFoundError as error:
         raise DataContractError(
             str(store), "no store there", "a store made by climatesuite build", "build it first"
         ) from error
-    schema = root.attrs.get("schema")
+    except ValueError as error:
+        raise DataContractError(
+            f"{place.url}/{NODE}", f"damaged ({error})", "what build wrote", "build it again"
+        ) from error
+    schema = root.get("attributes", {}).get("schema")
     if not isinstance(schema, int) or schema > SCHEMA:
         raise DataContractError(
             str(store), f"schema {schema}", f"up to {SCHEMA}", "update climatesuite, or build the store again"
         )
-    return root
+    nodes = root_nodes(root)
+    return Overlay(place.store(), nodes) if nodes else place.store()
 
 
 def list_runs(store: str | Path) -> list[tuple[str, str]]:
@@ -64,7 +83,7 @@ def open_run(store: str | Path, source_id: str, experiment_id: str, timescale: s
         raise DataContractError(
             str(store), f"no {name}, only {'; '.join(there)}", "a run and timescale of the store", "correct the names or build it"
         )  # fmt: skip
-    ds = xr.open_zarr(str(store), group=name, decode_times=False, consolidated=False, chunks={})
+    ds = xr.open_zarr(root.store, group=name, decode_times=False, consolidated=False, chunks={})
     attrs = dict(ds.attrs)
     members = [str(m) for m in attrs.pop("members")]
     order = [*attrs.pop("fields"), *attrs.pop("forcings", [])]
@@ -88,13 +107,13 @@ def open_statistics(store: str | Path, source_id: str, experiment_id: str) -> xr
     root, name = open_root(store), group_name(source_id, experiment_id, STATISTICS)
     if name not in root:
         raise DataContractError(str(store), f"no {name}", "statistics of every run", "build the store again")
-    ds = xr.open_zarr(str(store), group=name, consolidated=False, chunks=None).load()
+    ds = xr.open_zarr(root.store, group=name, consolidated=False, chunks=None).load()
     return ds.assign_coords(member=[str(m) for m in ds.attrs.pop("members")])
 
 
 def describe(store: str | Path) -> str:
     """What a store holds, in words: runs, fields, members, years, grid, forcings, size, licences."""
-    known, root = read_provenance(store), open_root(store)
+    known, root, sizes = read_provenance(store), open_root(store), Place(str(store)).sizes()
     read = sum(int(r["bytes"]) for r in known["sources"])
     lines = [
         f"{store}",
@@ -102,8 +121,10 @@ def describe(store: str | Path) -> str:
     ]
     for source, scenario in list_runs(store):
         lines += _run_lines(store, source, scenario, _timescales(root, source, scenario))
-    size = sum(p.stat().st_size for p in Path(store).rglob("*") if p.is_file())
+    size = sum(n for name, n in sizes.items() if not name.startswith(BUILDING))
     lines.append(f"  size {size / 1e6:.0f} MB; licences: {'; '.join(known['licenses']) or 'not stated'}")
+    if any(name.startswith(BUILDING) for name in sizes):
+        lines.append("  an unfinished addition lies in it, invisible; the build that began it goes on with it")
     return "\n".join(lines)
 
 

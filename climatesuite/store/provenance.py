@@ -3,7 +3,7 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from climatesuite import __version__
 from climatesuite.errors import DataContractError
+from climatesuite.store.place import BUILDING, NODE, Place
 
 NAME = "provenance.json"
 _LIBRARIES = ("numpy", "xarray", "zarr", "netCDF4", "cftime")
@@ -68,34 +69,29 @@ def is_unchanged(record: Mapping[str, Any], path: Path) -> bool:
     return path.is_file() and path.stat().st_size == record["bytes"] and digest(path) == record["sha256"]
 
 
-def write_provenance(
-    store: Path,
-    settings: Mapping[str, Any],
-    sources: Sequence[Mapping[str, Any]],
-    licenses: Iterable[str],
-    rejected: Sequence[Mapping[str, str]],
-) -> None:
-    """Write ``provenance.json`` into a finished staging folder; digests cover every other file in it.
-
-    Args:
-        store: The folder.
-        settings: Everything that decides what is in the store.
-        sources: Records of the input files.
-        licenses: Licence texts of the inputs.
-        rejected: Name and reason of files that were seen and not used.
-    """
-    content = {
+def software() -> dict[str, Any]:
+    """Versions of this package and its libraries, its commit, and the time."""
+    return {
         "version": __version__,
         "libraries": {name: version(name) for name in _LIBRARIES},
+        "commit": code_commit(),
         "created": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        "settings": dict(settings),
-        "settings_sha256": settings_digest(settings),
-        "sources": list(sources),
-        "licenses": sorted(set(licenses)),
-        "set_aside": list(rejected),
-        "files": {name: [p.stat().st_size, digest(p)] for name, p in _contents(store).items()},
     }
-    (store / NAME).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def provenance_file(content: Mapping[str, Any]) -> tuple[str, bytes]:
+    """Name and content of the provenance: the root names it, and states of a store do not share one."""
+    text = (json.dumps(content, indent=1) + "\n").encode()
+    return f"provenance-{hashlib.sha256(text).hexdigest()[:12]}.json", text
+
+
+def provenance_name(store: str | Path) -> str:
+    """Name of a store's provenance file; that of older stores where its root names none."""
+    try:
+        root = json.loads(Place(str(store)).read(NODE))
+    except (FileNotFoundError, ValueError):
+        return NAME
+    return str(root.get("attributes", {}).get("provenance", NAME)) if isinstance(root, dict) else NAME
 
 
 def read_provenance(store: str | Path) -> dict[str, Any]:
@@ -104,35 +100,34 @@ def read_provenance(store: str | Path) -> dict[str, Any]:
     Raises:
         DataContractError: If there is none, or it is damaged.
     """
-    path = Path(store) / NAME
+    name = provenance_name(store)
     remedy = "choose another name, or delete it and build it again"
-    if not path.is_file():
-        raise DataContractError(str(store), f"no {NAME}", "a store made by climatesuite build", remedy)
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(Place(str(store)).read(name))
+    except FileNotFoundError:
+        raise DataContractError(str(store), f"no {name}", "a store made by climatesuite build", remedy) from None
     except ValueError as error:
-        raise DataContractError(str(path), f"damaged ({error})", "what build wrote", remedy) from error
+        raise DataContractError(f"{store}/{name}", f"damaged ({error})", "what build wrote", remedy) from error
     if not isinstance(content, dict) or not {"settings", "sources", "files"} <= set(content):
-        raise DataContractError(str(path), "no settings, sources and files in it", "what build wrote", remedy)
+        raise DataContractError(f"{store}/{name}", "no settings, sources and files in it", "what build wrote", remedy)
     return content
 
 
 def changed_files(store: str | Path, deep: bool) -> dict[str, str]:
-    """What differs from the day of publishing, by file name: missing, added, of another size, and if ``deep`` of other content."""
-    path = Path(store)
-    there, known = _contents(path), read_provenance(path)["files"]
-    problems = {name: "not there when it was built" for name in there if name not in known}
+    """What differs from the day of publishing, by file name: missing, added, of another size, and if ``deep`` of other content.
+
+    Data of an unfinished addition is no part of the store and no difference.
+    """
+    place, known = Place(str(store)), read_provenance(store)["files"]
+    there = place.sizes()
+    is_adding = any(name.startswith(BUILDING) for name in there)
+    own = {NODE, provenance_name(store)}
+    problems = {} if is_adding else {n: "not there when it was built" for n in there if n not in known and n not in own}
     for name, (size, sha256) in known.items():
         if name not in there:
             problems[name] = "missing"
-        elif there[name].stat().st_size != size:
-            problems[name] = f"{there[name].stat().st_size} bytes, {size} when it was built"
-        elif deep and digest(there[name]) != sha256:
+        elif there[name] != size:
+            problems[name] = f"{there[name]} bytes, {size} when it was built"
+        elif deep and place.digest(name) != sha256:
             problems[name] = "changed since it was built"
     return problems
-
-
-def _contents(store: Path) -> dict[str, Path]:
-    found = {p.relative_to(store).as_posix(): p for p in sorted(store.rglob("*")) if p.is_file()}
-    found.pop(NAME, None)
-    return found

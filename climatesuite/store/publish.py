@@ -1,117 +1,47 @@
-"""A folder appears under its name whole or not at all: one writer, a staging folder beside it, flushed to disk, renamed."""
+"""A state of a store becomes visible by the writing of one object, its root, which holds the metadata of everything."""
 
-import errno
-import fcntl
-import os
-import shutil
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
-from uuid import uuid4
+from typing import Any
 
-from climatesuite.errors import DataContractError
+from climatesuite.store.layout import SCHEMA
+from climatesuite.store.metadata import Nodes, group_node, node_files, root_file, root_nodes
+from climatesuite.store.place import NODE, Place
+from climatesuite.store.provenance import provenance_file, provenance_name
 
-_FLUSHES = 16
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+_WRITES = 16
 
 
-@contextmanager
-def staged(target: Path) -> Iterator[Path]:
-    """A folder to fill; it becomes ``target`` when the block ends, and goes away if the block raises.
+def publish(place: Place, nodes: Nodes, provenance: Mapping[str, Any]) -> None:
+    """Write provenance and root; data has to be on disk. A reader sees the state before or the state after, never another.
 
-    What a killed process left behind is removed first. The lock is the kernel's and ends with its process, so that a kill
-    never blocks the next build and a running one is never taken for dead, whichever machine it runs on.
+    `finish` cleans up, now or, after a kill, when the next build begins.
 
     Args:
-        target: Final name; its parents are made.
-
-    Yields:
-        The empty staging folder.
-
-    Raises:
-        DataContractError: If ``target`` exists, another process is writing it, or the disk is full or not writable.
+        place: The store.
+        nodes: Metadata of all groups and arrays; the root's is made here.
+        provenance: Without the digests of metadata files, which are added.
     """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _only_writer(target) as is_alone:
-            if target.exists():
-                raise DataContractError(str(target), "already there", "a new name", "choose another name")
-            if is_alone:
-                _clear_stale(target)
-            staging = target.with_name(f"{_prefix(target)}{uuid4().hex[:12]}")
-            try:
-                staging.mkdir()
-                yield staging
-                _flush(staging)
-                os.rename(staging, target)
-                _flush_entry(target.parent)
-            except BaseException:
-                shutil.rmtree(staging, ignore_errors=True)
-                raise
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise DataContractError(
-                str(target), "it appeared while it was being built", "one build at a time", "look at it, then build again"
-            ) from error  # fmt: skip
-        if error.errno in _NO_ROOM:
-            raise DataContractError(
-                str(target), f"cannot be written ({error.strerror})", "a folder with enough room", "free space or choose another"
-            ) from error  # fmt: skip
-        raise
+    files = {n: [len(c), hashlib.sha256(c).hexdigest()] for n, c in node_files(nodes).items() if n != NODE}
+    name, text = provenance_file({**provenance, "files": {**provenance["files"], **files}})
+    runs = [run.split("/") for run in provenance["settings"]["runs"]]
+    root = group_node({"schema": SCHEMA, "runs": runs, "provenance": name})
+    place.write(name, text)
+    place.write(NODE, root_file({**nodes, "": root}))
 
 
-def _prefix(target: Path) -> str:
-    return f"{target.name}.staging-"
-
-
-@contextmanager
-def _only_writer(target: Path) -> Iterator[bool]:
-    """Hold ``<target>.lock``; False where the file system has no locks, and stale folders cannot be told from live ones."""
-    path, handle = target.with_name(f"{target.name}.lock"), -1
-    while handle < 0:
-        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(handle)
-            raise DataContractError(
-                str(target), "another process is building it", "one build at a time", "wait until it is done"
-            ) from error
-        except OSError as error:
-            os.close(handle)
-            if error.errno not in _NO_LOCKS:
-                raise
-            path.unlink(missing_ok=True)
-            yield False
-            return
-        if not path.exists() or path.stat().st_ino != os.fstat(handle).st_ino:
-            os.close(handle)  # the writer before removed the file between our opening and locking it
-            handle = -1
-    try:
-        yield True
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _clear_stale(target: Path) -> None:
-    for folder in target.parent.iterdir():
-        if folder.name.startswith(_prefix(target)) and folder.is_dir():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _flush(folder: Path) -> None:
-    """Everything under a folder on disk; together, for a disk takes many requests in little more time than one."""
-    with ThreadPoolExecutor(_FLUSHES) as pool:
-        for _ in pool.map(_flush_entry, [folder, *folder.rglob("*")]):
+def finish(place: Place) -> None:
+    """Bring the metadata of single nodes, which other readers of zarr use, up to the published root; remove what it replaced."""
+    with ThreadPoolExecutor(_WRITES) as pool:
+        for _ in pool.map(lambda item: place.write(*item), stale_nodes(place).items()):
             pass
+    name = provenance_name(place.url)
+    place.remove([n for n in place.sizes() if n.startswith("provenance-") and n != name])
 
 
-def _flush_entry(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def stale_nodes(place: Place) -> dict[str, bytes]:
+    """Metadata files of nodes that are not what the root says, and what they ought to be."""
+    sizes, files = place.sizes(), node_files(root_nodes(json.loads(place.read(NODE))))
+    return {p: content for p, content in files.items() if p != NODE and (p not in sizes or place.read(p) != content)}

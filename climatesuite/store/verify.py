@@ -8,12 +8,15 @@ import xarray as xr
 import zarr
 from numpy.typing import ArrayLike
 
+from climatesuite.conventions import VARIABLES
 from climatesuite.harmonise.calendars import YEARS_PER_DECADE, length_days
 from climatesuite.harmonise.coarsen import to_decade, to_year
 from climatesuite.harmonise.statistics import month_statistics
 from climatesuite.store.layout import STATISTICS, group_name, timescales
 from climatesuite.store.open import list_runs, only, open_root, open_run, open_statistics
+from climatesuite.store.place import Place
 from climatesuite.store.provenance import changed_files, read_provenance
+from climatesuite.store.publish import stale_nodes
 
 TOLERANCE = 1e-6
 """Relative, of a stored float32 mean against the mean of stored float32 months."""
@@ -38,6 +41,8 @@ def verify(store: str | Path, deep: bool = True) -> list[str]:
     root = open_root(store)
     changed = changed_files(store, deep)
     problems = [f"{name}: {what}" for name, what in changed.items()]
+    stale = [] if Place(str(store)).is_unfinished else stale_nodes(Place(str(store)))
+    problems += [f"{name}: not the metadata that the root holds" for name in stale if name not in changed]
     known, there = read_provenance(store)["settings"]["runs"], {"/".join(r) for r in list_runs(store)}
     problems += [f"{run}: not in the list of runs, which the settings name" for run in known if run not in there]
     for source, scenario in list_runs(store):
@@ -118,29 +123,46 @@ def _coarser(finest: xr.Dataset, opened: Mapping[str, xr.Dataset]) -> dict[str, 
 
 
 def _member(opened: Mapping[str, xr.Dataset], statistics: xr.Dataset | None, member: str, run: str) -> list[str]:
-    """Missing values, means and statistics of one member; no more than this member is in memory."""
+    """Missing values, ranges, means and statistics of one member; no more than one field of it is in memory."""
     if not opened:
         return []
     lazy = opened[next(t for t in timescales() if t in opened)]
-    fields = _names(lazy, "field")
-    finest = only(lazy, fields).sel(member=member).load()
-    expected, problems = _coarser(finest, opened), []
-    for field in fields:
-        where = f"{run} {member} {field}"
-        for timescale, stored in opened.items():
-            kept = finest[field].values if stored is lazy else stored[field].sel(member=member).values
-            if not np.isfinite(kept).all():
-                problems.append(f"{where}: {int((~np.isfinite(kept)).sum())} missing values at timescale {timescale}")
-            elif timescale in expected and not _is_close(kept, expected[timescale][field].values, TOLERANCE):
-                problems.append(f"{where}: {timescale} means are not those of the {finest.attrs['timescale']}s")
-        if statistics is not None and finest.attrs["timescale"] == "month":
-            made = month_statistics(finest, [field])
-            problems += [
-                f"{where}: {str(n).removeprefix(field)[1:]} in the statistics is not that of the months"
-                for n in made.data_vars
-                if not _is_close(statistics[n].sel(member=member).values, made[n].values, STATISTICS_TOLERANCE)
-            ]
+    problems = []
+    for field in _names(lazy, "field"):
+        finest = only(lazy, [field]).sel(member=member).load()
+        problems += [f"{run} {member} {field}: {text}" for text in _field(finest, opened, statistics, member, field)]
     return problems
+
+
+def _field(
+    finest: xr.Dataset, opened: Mapping[str, xr.Dataset], statistics: xr.Dataset | None, member: str, field: str
+) -> list[str]:
+    expected, finest_scale, problems = _coarser(finest, opened), str(finest.attrs["timescale"]), []
+    for timescale, stored in opened.items():
+        is_finest = timescale == finest_scale
+        kept = finest[field].values if is_finest else stored[field].sel(member=member).values
+        if not np.isfinite(kept).all():
+            problems.append(f"{int((~np.isfinite(kept)).sum())} missing values at timescale {timescale}")
+        elif timescale in expected and not _is_close(kept, expected[timescale][field].values, TOLERANCE):
+            problems.append(f"{timescale} means are not those of the {finest_scale}s")
+        elif is_finest and field in VARIABLES:
+            problems += _range_problems(kept, field)
+    if statistics is not None and finest_scale == "month":
+        made = month_statistics(finest, [field])
+        problems += [
+            f"{str(n).removeprefix(field)[1:]} in the statistics is not that of the months"
+            for n in made.data_vars
+            if n in statistics
+            and not _is_close(statistics[n].sel(member=member).values, made[n].values, STATISTICS_TOLERANCE)
+        ]
+    return problems
+
+
+def _range_problems(values: np.ndarray, field: str) -> list[str]:
+    low, high = VARIABLES[field].valid_range
+    found = float(values.min()), float(values.max())
+    is_credible = low <= found[0] and found[1] <= high
+    return [] if is_credible else [f"values from {found[0]:.4g} to {found[1]:.4g}, credible are {low:g} to {high:g}"]
 
 
 def _forcings(opened: Mapping[str, xr.Dataset], run: str) -> list[str]:

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import xarray as xr
 
-import climatesuite.build as module
 from climatesuite.archive.read import open_runs
 from climatesuite.build import build
+from climatesuite.building import units
 from climatesuite.errors import DataContractError
 from climatesuite.harmonise.grids import area_weights
 from climatesuite.store import provenance
 from climatesuite.store.open import list_runs, open_run, open_statistics
 from climatesuite.store.provenance import code_commit, digest, read_provenance
 from climatesuite.store.verify import verify
-from worlds.canonical import write_forcings
+from worlds.canonical import write_forcing_file
 from worlds.cmip import write_cmip
 
 MONTHS, MEMBERS = ("2015-01", "2026-12"), ("r9i1p1f1", "r10i1p1f1")
@@ -34,7 +34,7 @@ def write_archive(folder, scenarios=("ssp126", "ssp245"), source="TEST-ESM", mem
         values = 270 + 30 * rng if name == "tas" else (2 + 2 * rng) / 86400
         write_cmip(folder / "CMIP6", name, source, scenario, member, MONTHS, values.astype("f4"), **more)
     for scenario in scenarios:
-        write_forcings(folder / "forcings", scenario)
+        write_forcing_file(folder / "forcings", scenario)
     return folder
 
 
@@ -133,7 +133,7 @@ def test_provenance_names_every_file_with_digest_and_licence(built):
 
 def test_the_same_again_does_nothing_and_reads_no_data(built, monkeypatch):
     folder, report = built
-    monkeypatch.setattr(module, "read_member", lambda *a: pytest.fail("read a member"))
+    monkeypatch.setattr(units, "read_variable", lambda *a: pytest.fail("read a file"))
     before = {p: p.stat().st_mtime_ns for p in report.path.rglob("*")}
     again = make(folder)
     assert again.was_noop and (again.runs, again.members, again.bytes) == (report.runs, report.members, report.bytes)
@@ -156,7 +156,6 @@ def test_a_copy_with_new_time_stamps_is_the_same_input(done):
         ({"grid": (2, 3)}, "other settings .grid"),
         ({"decade_start": 2016}, "other settings .decade_start"),
         ({"forcing_names": ("CO2",)}, "other settings .forcings"),
-        ({"members": {"ssp126": ["r9i1p1f1"]}}, "other settings .runs"),
     ],
 )
 def test_other_settings_are_refused_and_the_store_stays(built, settings, words):
@@ -194,7 +193,9 @@ def truncate(folder):
 
 def test_a_member_is_not_lost_because_all_its_files_are_truncated(archive):
     truncate(archive)
-    refuse(archive, r"2 file\(s\) of the request: .*r10i1p1f1.*not readable.*download them again")
+    with pytest.raises(DataContractError, match=r"2 of 10 parts failed.*r10i1p1f1: not readable.*download them again"):
+        make(archive)
+    assert not (archive / "s.zarr").exists()
 
 
 @pytest.mark.parametrize(
@@ -231,8 +232,7 @@ def test_a_broken_file_of_an_older_version_is_only_reported(tmp_path):
         ({"variables": ("tas", "huss")}, "no huss"),
         ({"variables": ()}, "variables: none"),
         ({"years": (2020, 2015)}, "years: 2020-2015"),
-        ({"years": (2015, 2030)}, "all of 2015-2030"),
-        ({"forcing_names": ("CO2", "BC")}, "no BC"),
+        ({"years": (2015, 2030)}, "all of 2015-2030.*nothing is kept"),
         ({"forcing_names": ("N2O",)}, "N2O"),
         ({"forcings": Path("nowhere")}, "nowhere"),
     ],
@@ -247,29 +247,42 @@ def test_a_scenario_one_source_lacks_is_refused_where_both_were_named(archive):
     assert len(make(archive, experiments=["ssp126"]).runs) == 2
 
 
-def test_a_missing_forcing_file_or_year_is_refused(archive):
+def test_a_missing_forcing_file_is_refused(archive):
     (archive / "forcings/inputs_ssp245.nc").unlink()
     refuse(archive, "forcings of ssp245: .*expected inputs_ssp245.nc")
-    write_forcings(archive / "forcings", "ssp245", (2015, 2020))
-    refuse(archive, "forcings of ssp245 .*no year 2021")
+
+
+def fails(folder, words, **settings):
+    """Some parts fail with these words; there is no store, and the others are kept."""
+    with pytest.raises(DataContractError, match=f"parts failed: .*{words}.*finished parts are kept"):
+        make(folder, **settings)
+    assert beside(folder) == ["CMIP6", "forcings", "s.zarr.partial"]
+
+
+def test_a_missing_forcing_or_year_of_one_fails_alone_and_the_fields_are_kept(archive):
+    fails(archive, "no BC", forcing_names=("CO2", "BC"))
+    write_forcing_file(archive / "forcings", "ssp245", (2015, 2020))
+    fails(archive, "forcings of ssp245 .*no year 2021")
+    write_forcing_file(archive / "forcings", "ssp245")
+    assert make(archive).kept == 9
 
 
 def test_members_of_other_months_or_grids_are_refused_even_where_shapes_agree(archive):
     for name in ("tas", "pr"):
         cmip_file(archive, name, member="r10i1p1f1").unlink()
         write_cmip(archive / "CMIP6", name, member="r10i1p1f1", scenario="ssp126", months=("2016-01", "2027-12"))
-    refuse(archive, "r10i1p1f1: months 2016-01 to 2027-12, but r9i1p1f1 has 2015-01 to 2026-12")
+    fails(archive, "r10i1p1f1: months 2016-01 to 2027-12, but r9i1p1f1 has 2015-01 to 2026-12")
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(archive, monkeypatch):
-    last = module.write_statistics
+    last = units.write_statistics
 
     def touch(*arguments):
-        last(*arguments)
         os.utime(cmip_file(archive), ns=(1, 1))
+        return last(*arguments)
 
-    monkeypatch.setattr(module, "write_statistics", touch)
-    refuse(archive, "it changed while it was read.*files at rest", experiments=["ssp126"])
+    monkeypatch.setattr(units, "write_statistics", touch)
+    fails(archive, "it changed while it was read.*files at rest", experiments=["ssp126"])
 
 
 def test_the_first_decade_begins_with_the_run_unless_it_is_told_otherwise(done):
@@ -312,7 +325,7 @@ def test_the_licence_of_a_run_is_the_union_over_members_and_forcings(tmp_path):
 def test_progress_goes_to_stderr_if_wanted(archive, capsys):
     make(archive, progress=True)
     printed = capsys.readouterr()
-    assert printed.out == "" and "ingesting" in printed.err and "4/4" in printed.err
+    assert printed.out == "" and "ingesting" in printed.err and "10/10" in printed.err
 
 
 def test_real_files_make_a_sound_store(climate_data, tmp_path):

@@ -1,11 +1,8 @@
 """The store gives back what was written, lazily, and says where it comes from."""
 
-import errno
 import json
 import math
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,12 +11,17 @@ import zarr
 
 from climatesuite.errors import DataContractError
 from climatesuite.harmonise.statistics import merge, month_statistics
-from climatesuite.store import provenance, publish
+from climatesuite.store import provenance
 from climatesuite.store.layout import SHARD_BYTES, chunks_of, shards_of
 from climatesuite.store.open import describe, list_runs, only, open_run, open_statistics
-from climatesuite.store.provenance import changed_files, is_unchanged, read_provenance, settings_digest, source_record
-from climatesuite.store.publish import staged
-from climatesuite.store.write import RunWriter
+from climatesuite.store.provenance import (
+    changed_files,
+    is_unchanged,
+    provenance_name,
+    read_provenance,
+    settings_digest,
+    source_record,
+)
 from worlds.canonical import MEMBERS, SCENARIO, SOURCE, canonical_forcings, canonical_month, scales, write_store
 
 DIMS = ("member", "time", "lat", "lon")
@@ -112,12 +114,6 @@ def test_statistics_are_those_of_each_member_and_merge_exactly(store):
     np.testing.assert_allclose(variance, values.astype(float).var(0), rtol=1e-9)
 
 
-def test_a_member_of_another_length_is_refused(tmp_path):
-    writer = RunWriter(zarr.create_group(str(tmp_path)), "a/b/month", canonical_month(), ("tas",), MEMBERS)
-    with pytest.raises(DataContractError, match=r"tas of r10i1p1f1 in a/b/month: shape \(24, 4, 6\).*first member"):
-        writer.add("r10i1p1f1", canonical_month(years=(2015, 2016)))
-
-
 def test_runs_are_listed_and_described(store):
     assert list_runs(store) == [(SOURCE, SCENARIO)]
     text = describe(store)
@@ -157,7 +153,7 @@ def test_provenance_names_versions_settings_and_every_file(store):
     assert known["settings_sha256"] == settings_digest(known["settings"])
     assert {"numpy", "xarray", "zarr"} <= set(known["libraries"])
     files = {p.relative_to(store).as_posix() for p in store.rglob("*") if p.is_file()}
-    assert set(known["files"]) == files - {"provenance.json"}
+    assert set(known["files"]) == files - {"zarr.json", provenance_name(store)}
     assert changed_files(store, deep=True) == {}
 
 
@@ -193,78 +189,6 @@ def test_an_input_is_the_same_if_time_stamp_or_content_is(tmp_path, monkeypatch)
     assert not is_unchanged(record, path)
 
 
-def test_a_folder_is_published_whole_with_nothing_beside_it(tmp_path):
-    target = tmp_path / "deep" / "s.zarr"
-    with staged(target) as staging:
-        (staging / "a").write_text("1")
-        assert staging.parent == target.parent and not target.exists()
-    assert [p.name for p in target.parent.iterdir()] == ["s.zarr"] and (target / "a").read_text() == "1"
-
-
-@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
-def test_an_exception_leaves_nothing(tmp_path, kind):
-    with pytest.raises(kind), staged(tmp_path / "s") as staging:
-        (staging / "a").write_text("1")
-        raise kind
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_files_are_on_disk_before_the_name_is(tmp_path, monkeypatch):
-    order, flush, rename = [], publish._flush_entry, os.rename
-    monkeypatch.setattr(publish, "_flush_entry", lambda p: (order.append(p.name), flush(p)))
-    monkeypatch.setattr(os, "rename", lambda a, b: (order.append("rename"), rename(a, b)))
-    with staged(tmp_path / "s") as staging:
-        (staging / "sub").mkdir()
-        (staging / "sub" / "a").write_text("1")
-    assert set(order[:-2]) == {"a", "sub", staging.name} and order[-2:] == ["rename", tmp_path.name]
-
-
-def test_stale_folders_of_this_name_are_removed_and_others_are_not(tmp_path):
-    for name in ("s.staging-dead", "t.staging-dead", "s.other"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "s.lock").touch()
-    with staged(tmp_path / "s"):
-        pass
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["s", "s.other", "t.staging-dead"]
-
-
-def test_two_processes_do_not_write_one_store(tmp_path):
-    lines = ["from pathlib import Path", "from climatesuite.store.publish import staged"]
-    code = "\n".join([*lines, f"with staged(Path({str(tmp_path / 's')!r})): pass"])
-    with staged(tmp_path / "s") as staging:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert "another process is building it" in done.stderr and staging.is_dir()
-    assert (tmp_path / "s").is_dir()
-
-
-def test_a_store_that_appears_meanwhile_is_not_overwritten(tmp_path):
-    with pytest.raises(DataContractError, match="it appeared while it was being built"):
-        with staged(tmp_path / "s"):
-            (tmp_path / "s").mkdir()
-            (tmp_path / "s" / "theirs").touch()
-    assert [p.name for p in (tmp_path / "s").iterdir()] == ["theirs"] and len(list(tmp_path.iterdir())) == 1
-    with pytest.raises(DataContractError, match="already there"), staged(tmp_path / "s"):
-        pass
-
-
-def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path):
-    with pytest.raises(DataContractError, match="cannot be written .*a folder with enough room"):
-        with staged(tmp_path / "s"):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_without_locks_a_build_goes_on_and_touches_no_folder_of_others(tmp_path, monkeypatch):
-    def no_locks(*_):
-        raise OSError(errno.ENOSYS, "not implemented")
-
-    monkeypatch.setattr(publish.fcntl, "flock", no_locks)
-    (tmp_path / "s.staging-perhaps-alive").mkdir()
-    with staged(tmp_path / "s"):
-        pass
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["s", "s.staging-perhaps-alive"]
-
-
 def test_provenance_is_json_for_people(store):
-    text = (store / "provenance.json").read_text()
+    text = (store / provenance_name(store)).read_text()
     assert text.endswith("}\n") and json.loads(text)["licenses"] == ["CC0"]

@@ -9,8 +9,9 @@ import zarr
 
 from climatesuite.errors import DataContractError
 from climatesuite.store.open import open_run
+from climatesuite.store.provenance import provenance_name
 from climatesuite.store.verify import axes_problems, verify
-from worlds.canonical import MEMBERS, SCENARIO, SOURCE, seal, write_store
+from worlds.canonical import MEMBERS, SCENARIO, SOURCE, edit_provenance, seal, write_store
 
 RUN = f"{SOURCE}/{SCENARIO}"
 
@@ -80,6 +81,7 @@ DATA_FAULTS = [
     ("decade/pr", (1, 0, 0, 0), 4e-5, "r10i1p1f1 pr: decade means are not those of the months"),
     ("statistics/tas_mean", (0, 3, 0, 0), 1.0, "r9i1p1f1 tas: mean in the statistics is not that of the months"),
     ("statistics/pr_m2", (1, 3, 0, 0), 1.0, "r10i1p1f1 pr: m2 in the statistics is not that of the months"),
+    ("statistics/tas_min", (0, 7, 0, 0), 1.0, "r9i1p1f1 tas: min in the statistics is not that of the months"),
     ("statistics/pr_count", (1, 3), 1.0, "r10i1p1f1 pr: count in the statistics is not that of the months"),
     ("decade/CO2", 1, np.nan, " CO2: missing values at timescale decade"),
     ("year/SO2", (2, 1, 1), 1e-9, " SO2: year means are not those of the months"),
@@ -116,6 +118,12 @@ def test_missing_values_of_months_are_counted(store):
     assert f"{RUN} r10i1p1f1 tas: 1 missing values at timescale month" in verify(store)
 
 
+def test_months_that_no_climate_has_are_found_though_digests_agree(store):
+    change(store, "month/tas", (1, 5, 2, 2), 15.0)
+    seal(store)
+    assert any("r10i1p1f1 tas: values from 15 to 3" in p and "credible are 150 to 350" in p for p in verify(store))
+
+
 def test_one_chunk_that_is_gone_with_its_record_reads_as_missing_values(store):
     chunk_file(store, "month/tas").unlink()
     seal(store)
@@ -123,9 +131,7 @@ def test_one_chunk_that_is_gone_with_its_record_reads_as_missing_values(store):
 
 
 def test_a_member_list_or_a_run_that_contradicts_the_settings_is_found(store):
-    known = json.loads((store / "provenance.json").read_text())
-    known["settings"]["runs"] = {RUN: [MEMBERS[1], MEMBERS[0]], "TEST-ESM/ssp119": ["r1i1p1f1"]}
-    (store / "provenance.json").write_text(json.dumps(known))
+    edit_provenance(store, settings={"runs": {RUN: [MEMBERS[1], MEMBERS[0]], "TEST-ESM/ssp119": ["r1i1p1f1"]}})
     problems = verify(store, deep=False)
     assert "TEST-ESM/ssp119: not in the list of runs, which the settings name" in problems
     assert any("members r9i1p1f1, r10i1p1f1, r10i1p1f1, r9i1p1f1 in the settings" in p for p in problems)
@@ -138,10 +144,23 @@ def test_groups_that_are_gone_with_their_record_are_found(store, part, words):
     assert any(words in p for p in verify(store))
 
 
-def test_metadata_that_cannot_be_read_is_a_problem_and_not_a_crash(store):
+def test_metadata_of_an_array_that_is_not_the_roots_is_found_though_digests_agree(store):
     (store / RUN / "month" / "tas" / "zarr.json").write_text("{}")
     seal(store)
+    assert verify(store, deep=False) == [f"{RUN}/month/tas/zarr.json: not the metadata that the root holds"]
+
+
+def test_metadata_that_cannot_be_read_is_a_problem_and_not_a_crash(store):
+    root = json.loads((store / "zarr.json").read_text())
+    root["consolidated_metadata"]["metadata"][f"{RUN}/month/tas"]["shape"] = "long"
+    (store / "zarr.json").write_text(json.dumps(root))
     assert any("month" in p and "not readable" in p for p in verify(store))
+
+
+def test_a_root_that_is_no_json_is_an_error(store):
+    (store / "zarr.json").write_text("{")
+    with pytest.raises(DataContractError, match="zarr.json: damaged"):
+        verify(store)
 
 
 def test_no_store_is_an_error(tmp_path):
@@ -150,8 +169,8 @@ def test_no_store_is_an_error(tmp_path):
 
 
 def test_a_store_without_provenance_is_an_error(store):
-    (store / "provenance.json").unlink()
-    with pytest.raises(DataContractError, match="no provenance.json"):
+    (store / provenance_name(store)).unlink()
+    with pytest.raises(DataContractError, match="no provenance-[0-9a-f]*.json"):
         verify(store)
 
 

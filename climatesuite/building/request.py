@@ -1,0 +1,192 @@
+"""What a build is asked for: which files make which part of the store, and everything else that decides what is in it."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from climatesuite.archive.read import Key, select
+from climatesuite.archive.scan import NAME, TABLE, Entry, Rejected, Scan, member_key, scan
+from climatesuite.building.units import FieldPart, ForcingPart
+from climatesuite.conventions import FORCINGS
+from climatesuite.errors import DataContractError
+from climatesuite.forcing.forcings import forcing_file
+from climatesuite.store.layout import SCHEMA
+
+Files = Mapping[str, Mapping[str, Sequence[Entry]]]
+VERSION = re.compile(r"v\d{8}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that decides what is in the store.
+
+    Attributes:
+        files: Entries by run, member and variable.
+        forcings: Forcing file by scenario.
+        settings: What must be the same for a store to be added to; ``runs`` are the members asked for.
+        rejected: Files that were seen and not used.
+        lost: Of files that belong to the request and cannot be used: the reason.
+    """
+
+    files: Mapping[Key, Files]
+    forcings: Mapping[str, Path]
+    settings: dict[str, Any]
+    rejected: tuple[Rejected, ...]
+    lost: Mapping[Path, str]
+
+    def labels(self, key: Key) -> tuple[str, ...]:
+        """Members of a run, in order."""
+        return tuple(sorted(self.files[key], key=member_key))
+
+    def paths(self, key: Key, label: str) -> dict[str, Path]:
+        """Files of a member by name."""
+        return {e.path.name: e.path for part in self.files[key][label].values() for e in part}
+
+    def parts(
+        self, rows: Mapping[Key, Sequence[str]], new: Mapping[Key, Sequence[str]]
+    ) -> list[FieldPart | ForcingPart]:
+        """The parts that make new members.
+
+        Args:
+            rows: All members of every run in the order of the store.
+            new: Those to be made; a run of which all are new gets its forcings too.
+        """
+        out: list[FieldPart | ForcingPart] = []
+        for key, labels in new.items():
+            fields = [
+                self._field(key, m, v, list(rows[key]).index(m)) for m in labels for v in self.settings["variables"]
+            ]
+            out += fields
+            usable = [part for part in fields if not part.lost]
+            if key[1] in self.forcings and len(labels) == len(rows[key]) and usable:
+                out.append(self._drivers(usable[0]))
+        return out
+
+    def _field(self, key: Key, label: str, variable: str, row: int) -> FieldPart:
+        entries, settings = tuple(self.files[key][label][variable]), self.settings
+        lost = next((self.lost[e.path] for e in entries if e.path in self.lost), "")
+        if settings["years"] and not lost:
+            lost = _uncovered(entries, *settings["years"])
+        return FieldPart(
+            source=key[0], scenario=key[1], member=label, variable=variable, row=row, entries=entries,
+            years=tuple(settings["years"]) if settings["years"] else whole_years(entries),
+            grid=tuple(settings["grid"]) if settings["grid"] else None, decade_start=settings["decade_start"],
+            lost=lost,
+        )  # fmt: skip
+
+    def _drivers(self, beside: FieldPart) -> ForcingPart:
+        return ForcingPart(
+            source=beside.source, scenario=beside.scenario, entries=beside.entries, years=beside.years, grid=beside.grid,
+            decade_start=beside.decade_start, lost="", path=self.forcings[beside.scenario], names=tuple(self.settings["forcings"]),
+        )  # fmt: skip
+
+
+def whole_years(entries: Sequence[Entry]) -> tuple[int, int]:
+    """First and last year that files cover from January to December, by what the scan says.
+
+    Raises:
+        DataContractError: If there is none.
+    """
+    start, stop = min(e.start[:6] for e in entries), max(e.stop[:6] for e in entries)
+    first, last = int(start[:4]) + (start[4:] > "01"), int(stop[:4]) - (stop[4:] < "12")
+    if first > last:
+        raise DataContractError(
+            f"{entries[0].variable_id} of {entries[0].source_id} {entries[0].experiment_id} {entries[0].member}",
+            f"months {start} to {stop}, no whole year", "January to December", "add files",
+        )  # fmt: skip
+    return first, last
+
+
+def _uncovered(entries: Sequence[Entry], first: int, last: int) -> str:
+    start, stop = min(e.start[:6] for e in entries), max(e.stop[:6] for e in entries)
+    is_covered = start <= f"{first:04d}01" and f"{last:04d}12" <= stop
+    return "" if is_covered else f"months {start} to {stop}, asked for are all of {first}-{last}"
+
+
+def make_request(
+    archive: str | Path | Sequence[str | Path],
+    sources: Sequence[str] | None,
+    experiments: Sequence[str] | None,
+    members: Mapping[str, Sequence[str]] | None,
+    variables: Sequence[str],
+    forcings: str | Path | None,
+    forcing_names: Sequence[str],
+    years: tuple[int, int] | None,
+    grid: tuple[int, int] | None,
+    decade_start: int | None,
+) -> Request:
+    """Find the files; arguments are those of `climatesuite.build.build`.
+
+    Raises:
+        DataContractError: If anything asked for is not there.
+    """
+    found = scan(archive)
+    if not variables:
+        raise DataContractError("variables", "none", "at least one", "name the fields, e.g. tas pr")
+    if years is not None and years[0] > years[1]:
+        raise DataContractError("years", f"{years[0]}-{years[1]}", "the first before the last", "swap them")
+    unknown = [n for n in forcing_names if n not in FORCINGS]
+    if unknown:
+        raise DataContractError("forcings", f"{unknown} unknown", f"some of {', '.join(FORCINGS)}", "correct the names")
+    if members is not None and experiments is None:
+        experiments = list(members)
+    lost = _lost(found, sources, experiments, members, variables)
+    files = select(_with_lost(found, lost), variables, experiments, members, sources)
+    for source in sources or []:
+        absent = [e for e in experiments or [] if (source, e) not in files]
+        if absent or all(s != source for s, _ in files):
+            raise DataContractError(
+                f"source {source}", f"no files of {', '.join(absent) or 'it'}", "files of every source and scenario asked for",
+                "add them, or build the sources apart",
+            )  # fmt: skip
+    scenarios = sorted({scenario for _, scenario in files})
+    drivers = {} if forcings is None else {e: forcing_file(forcings, e) for e in scenarios}
+    settings = {
+        "schema": SCHEMA, "runs": {"/".join(k): sorted(f, key=member_key) for k, f in sorted(files.items())},
+        "variables": list(dict.fromkeys(variables)), "forcings": list(dict.fromkeys(forcing_names)) if drivers else [],
+        "years": list(years) if years else None, "grid": list(grid) if grid else None, "decade_start": decade_start,
+    }  # fmt: skip
+    return Request(files, drivers, settings, found.rejected, lost)
+
+
+def _lost(
+    found: Scan,
+    sources: Sequence[str] | None,
+    experiments: Sequence[str] | None,
+    members: Mapping[str, Sequence[str]] | None,
+    variables: Sequence[str],
+) -> dict[Path, str]:
+    """Files that belong to a request by name and cannot be used: without them a member or years would be lost."""
+    newest: dict[tuple[str, ...], str] = {}
+    for e in found.entries:
+        newest[e.source_id, e.experiment_id, e.member, e.variable_id, e.grid_label] = e.version
+    lost = {}
+    for r in found.rejected:
+        named = NAME.match(r.path.name)
+        if named is None or named["table_id"] != TABLE or named["rest"] or not named["start"]:
+            continue
+        source, scenario, member, name = (named[n] for n in ("source_id", "experiment_id", "member", "variable_id"))
+        is_asked = (
+            name in variables
+            and (not sources or source in sources)
+            and (not experiments or scenario in experiments)
+            and (members is None or member in members.get(scenario, []))
+        )
+        replaced_by = newest.get((source, scenario, member, name, named["grid_label"]), "")
+        if is_asked and not any(part < replaced_by for part in r.path.parts if VERSION.fullmatch(part)):
+            lost[r.path] = r.reason
+    return lost
+
+
+def _with_lost(found: Scan, lost: Iterable[Path]) -> Scan:
+    """The scan with entries for files that cannot be used, by their names: their parts will fail, and only those."""
+    more = []
+    for path in lost:
+        named = NAME.match(path.name)
+        assert named is not None  # noqa: S101 - it was matched before
+        facets = {n: named[n] for n in ("source_id", "experiment_id", "member", "variable_id", "start", "grid_label")}
+        stop = named["stop"] or named["start"]
+        more.append(Entry(**facets, stop=stop, path=path, version="", license="", tracking_id=""))
+    return Scan((*found.entries, *more), found.rejected)

@@ -1,0 +1,293 @@
+"""The parts of a build, each on its own: one field of one member, or the forcings of one run; from files to hidden shards.
+
+A part knows everything it needs, so that any worker can do it, and says what it did in plain data: its line in the journal.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import netCDF4
+import numpy as np
+import xarray as xr
+
+from climatesuite.archive.read import SAME_DEG, read_variable
+from climatesuite.archive.scan import Entry
+from climatesuite.errors import DataContractError
+from climatesuite.forcing.forcings import open_forcings
+from climatesuite.harmonise.calendars import MONTHS_PER_YEAR, YEARS_PER_DECADE, time_coords
+from climatesuite.harmonise.coarsen import all_timescales, weighted_means
+from climatesuite.harmonise.grids import grid_coords, regrid, target_grid
+from climatesuite.harmonise.statistics import merge, month_statistics
+from climatesuite.store.layout import SCHEMA, STATISTICS, group_name
+from climatesuite.store.place import Overlay, Place
+from climatesuite.store.provenance import is_untouched, source_record
+from climatesuite.store.write import Shards, write_forcings, write_statistics
+
+BLOCK_BYTES = 32 * 10**6
+"""Months are read and transformed in blocks of whole years of about this size."""
+_GRID = ("lat", "lat_bnds", "lon", "lon_bnds")
+_READING = Lock()  # the HDF5 library is not safe for threads
+Done = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What all parts share.
+
+    Attributes:
+        source: source_id.
+        scenario: experiment_id.
+        years: First and last year.
+        grid: Rows and columns to regrid to; None keeps the grid.
+        decade_start: First year of a decade; None is the first year.
+        entries: The files; of forcings those whose first year gives grid and calendar.
+        lost: Why a file of it cannot be used, where that is known beforehand.
+    """
+
+    source: str
+    scenario: str
+    years: tuple[int, int]
+    grid: tuple[int, int] | None
+    decade_start: int | None
+    entries: tuple[Entry, ...]
+    lost: str
+
+    def spec(self) -> dict[str, Any]:
+        """What decides its result, beside the content of its files."""
+        grid = list(self.grid) if self.grid else None
+        return {
+            "schema": SCHEMA, "source": self.source, "scenario": self.scenario, "years": list(self.years), "grid": grid,
+            "decade_start": self.decade_start,
+        }  # fmt: skip
+
+    def group(self, part: str) -> str:
+        """Path of a group of its run."""
+        return group_name(self.source, self.scenario, part)
+
+
+@dataclass(frozen=True)
+class FieldPart(Part):
+    """One variable of one member; ``row`` is the member's place in the arrays."""
+
+    member: str
+    variable: str
+    row: int
+
+    def spec(self) -> dict[str, Any]:
+        return {**super().spec(), "member": self.member, "variable": self.variable, "row": self.row}
+
+    def paths(self) -> list[Path]:
+        """The files."""
+        return [e.path for e in self.entries]
+
+    def __str__(self) -> str:
+        return f"{self.variable} of {self.source} {self.scenario} {self.member}"
+
+    def write(self, place: Place) -> Done:
+        """Write shards of months, years and decades, and statistics; see `write_part`."""
+        sources = [source_record(e.path, _about(e)) for e in self.entries]
+        overlay = Overlay(place.store(read_only=False), {})
+        template: xr.Dataset | None = None
+        statistics: xr.Dataset | None = None
+        for month in _blocks(self):
+            if template is None:
+                template = _template(month, self.years)
+                writer = _Cascade(overlay, self, template)
+            check_grid(month, template, str(self))
+            values = month[self.variable].values
+            writer.add(values)
+            part = month_statistics(month, [self.variable])
+            statistics = part if statistics is None else merge([statistics, part])
+        assert template is not None and statistics is not None  # noqa: S101 - there is at least one whole year
+        about = write_statistics(overlay, self.group(STATISTICS), self.row, statistics)
+        licences = sorted({e.license or "not stated" for e in self.entries})
+        return {
+            "spec": self.spec(), "sources": sources, "objects": overlay.written, "licences": licences, **_described(template),
+            "field": dict(month[self.variable].attrs), "statistics": about,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ForcingPart(Part):
+    """The forcings of a run at all its timescales."""
+
+    path: Path
+    names: tuple[str, ...]
+
+    def spec(self) -> dict[str, Any]:
+        return {**super().spec(), "forcings": list(self.names)}
+
+    def paths(self) -> list[Path]:
+        """The file."""
+        return [self.path]
+
+    def __str__(self) -> str:
+        return f"forcings of {self.source} {self.scenario}"
+
+    def write(self, place: Place) -> Done:
+        """Write them at all timescales; see `write_part`."""
+        sources = [source_record(self.path)]
+        first = self.years[0]
+        with _READING:
+            month = _on_grid(read_variable(self.entries, self.entries[0].variable_id, (first, first)), self.grid)
+            template = _template(month, self.years)
+            drivers = _drivers(self, template)
+        overlay = Overlay(place.store(read_only=False), {})
+        for timescale, ds in all_timescales(drivers, self.decade_start).items():
+            write_forcings(overlay, self.group(timescale), ds)
+        arrays = {p: n for p, n in overlay.nodes.items() if n["node_type"] == "array"}
+        return {
+            "spec": self.spec(), "sources": sources, "objects": overlay.written, "arrays": arrays,
+            "licences": [str(drivers.attrs["license"])], **_described(template),
+        }  # fmt: skip
+
+
+def write_part(part: FieldPart | ForcingPart, url: str) -> Done:
+    """Do one part: its data is on disk when this returns, and invisible.
+
+    Args:
+        part: Which.
+        url: The place to write to.
+
+    Returns:
+        Its line in the journal: what it is (``spec``), what it read (``sources``), what it wrote (``objects``: size and sha256 by
+        name), and coordinates and attributes for the metadata.
+
+    Raises:
+        DataContractError: If a file is unusable, breaks the contract or changes meanwhile.
+    """
+    if part.lost:
+        raise DataContractError(str(part), part.lost, "files that can be used", "download them again, or leave it out")
+    place = Place(url)
+    done = part.write(place)
+    paths = {p.name: p for p in part.paths()}
+    for record in done["sources"]:
+        if not is_untouched(record, paths[record["name"]]):
+            raise DataContractError(
+                record["name"], "it changed while it was read", "files at rest", "build again when they are complete"
+            )
+    place.flush(done["objects"])
+    return done
+
+
+def template_of(done: Mapping[str, Any]) -> xr.Dataset:
+    """Canonical monthly coordinates and attributes of a part, without data."""
+    first, last = done["spec"]["years"]
+    space = grid_coords(*(np.asarray(done["grid"][n], dtype=np.float64) for n in _GRID))
+    coords = {**time_coords(range(first, last + 1), "month", done["attrs"]["calendar"]), **space}
+    return xr.Dataset(coords=coords, attrs=done["attrs"])
+
+
+def check_grid(part: xr.Dataset, first: xr.Dataset, subject: str) -> None:
+    """Refuse another grid than before.
+
+    Raises:
+        DataContractError: With both.
+    """
+    is_same = all(
+        part.sizes[n] == first.sizes[n] and np.allclose(part[n], first[n], rtol=0, atol=SAME_DEG)
+        for n in ("lat", "lon")
+    )
+    if not is_same:
+        shapes = [f"{ds.sizes['lat']} x {ds.sizes['lon']} cells from {float(ds.lat[0]):g}" for ds in (part, first)]
+        raise DataContractError(
+            subject, f"a grid of {shapes[0]}, but what came before has {shapes[1]}", "one grid", "leave it out"
+        )
+
+
+class _Cascade:
+    """Months as they come, and the years and decades that they make."""
+
+    def __init__(self, overlay: Overlay, part: FieldPart, template: xr.Dataset) -> None:
+        scales = all_timescales(template, part.decade_start)
+        self.days = {t: ds.days.values for t, ds in scales.items()}
+        space = template.sizes["lat"], template.sizes["lon"]
+        self.shards = {
+            t: Shards(overlay, f"{part.group(t)}/{part.variable}", part.row, (ds.sizes["time"], *space), t)
+            for t, ds in scales.items()
+        }
+        decades = scales["decade"].year.values if "decade" in scales else []
+        self.skip = int(decades[0]) - part.years[0] if len(decades) else -1
+        self.left, self.pending, self.months, self.years = len(decades), list[np.ndarray](), 0, 0
+
+    def add(self, values: np.ndarray) -> None:
+        """The months of the next whole years."""
+        self.shards["month"].add(values)
+        days = self.days["month"][self.months : self.months + len(values)].reshape(-1, MONTHS_PER_YEAR)
+        years = weighted_means(values, days, 0)
+        self.shards["year"].add(years)
+        for one in years:
+            self._add_year(one)
+        self.months += len(values)
+
+    def _add_year(self, one: np.ndarray) -> None:
+        self.years += 1
+        if self.left == 0 or self.years <= self.skip:
+            return
+        self.pending.append(one)
+        if len(self.pending) == YEARS_PER_DECADE:
+            days = self.days["year"][self.years - YEARS_PER_DECADE : self.years]
+            self.shards["decade"].add(weighted_means(np.stack(self.pending), days[None], 0))
+            self.pending, self.left = [], self.left - 1
+
+
+def _blocks(part: FieldPart) -> Iterator[xr.Dataset]:
+    """Its months in order, in blocks of whole years, canonical and on the target grid."""
+    first, last = part.years
+    size = max(1, BLOCK_BYTES // (_bytes_per_month(part.entries[0], part.variable) * MONTHS_PER_YEAR))
+    while first <= last:
+        stop = min(first + size - 1, last)
+        with _READING:
+            month = read_variable(_covering(part.entries, first, stop), part.variable, (first, stop))
+        yield _on_grid(month, part.grid)
+        first = stop + 1
+
+
+def _bytes_per_month(entry: Entry, name: str) -> int:
+    with _READING, netCDF4.Dataset(entry.path) as file:
+        steps = max(1, file.dimensions["time"].size if "time" in file.dimensions else 1)
+        return max(4, 4 * int(file[name].size) // steps)
+
+
+def _covering(entries: Sequence[Entry], first: int, last: int) -> Sequence[Entry]:
+    """The files with months in some years; all of them where none has, so that the reader says what is missing."""
+    found = [e for e in entries if int(e.start[:4]) <= last and int(e.stop[:4]) >= first]
+    return found or entries
+
+
+def _on_grid(month: xr.Dataset, grid: tuple[int, int] | None) -> xr.Dataset:
+    return month if grid is None else regrid(month, target_grid(grid))
+
+
+def _template(month: xr.Dataset, years: tuple[int, int]) -> xr.Dataset:
+    """Coordinates of all years on a block's grid."""
+    space = {n: month[n].variable for n in _GRID}
+    calendar = str(month.attrs["calendar"])
+    return xr.Dataset(
+        coords={**time_coords(range(years[0], years[1] + 1), "month", calendar), **space}, attrs={"calendar": calendar}
+    )
+
+
+def _described(template: xr.Dataset) -> dict[str, Any]:
+    return {"grid": {n: template[n].values.tolist() for n in _GRID}, "attrs": {"calendar": template.attrs["calendar"]}}
+
+
+def _drivers(part: ForcingPart, month: xr.Dataset) -> xr.Dataset:
+    ds = open_forcings(part.path, part.names, part.scenario, grid=month, calendar=str(month.attrs["calendar"]))
+    wanted = np.unique(month.year.values)
+    missing = sorted(set(wanted.tolist()) - set(ds.year.values.tolist()))
+    if missing:
+        raise DataContractError(
+            f"forcings of {part.scenario} in {part.path.name}", f"no year {missing[0]}", f"{wanted[0]}-{wanted[-1]}",
+            "extend the file or narrow years",
+        )  # fmt: skip
+    ds = ds.isel(time=np.isin(ds.year.values, wanted))
+    return ds.assign_coords({c: month[c] for c in _GRID})
+
+
+def _about(e: Entry) -> dict[str, str]:
+    names = ("source_id", "experiment_id", "member", "variable_id", "grid_label", "version", "license", "tracking_id")
+    return {n: str(getattr(e, n)) for n in names}

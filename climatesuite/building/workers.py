@@ -1,0 +1,68 @@
+"""Who does the parts of a build: threads, processes, or a dask cluster, behind the one interface of `concurrent.futures`."""
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from climatesuite.errors import DataContractError
+
+PATIENCE = 20.0
+"""Seconds to wait for a dask scheduler."""
+SCHEDULERS = ("threads", "processes", "dask")
+
+
+@contextmanager
+def executor(scheduler: str | Executor, workers: int | None = None) -> Iterator[Executor]:
+    """An executor for some time.
+
+    Args:
+        scheduler: ``threads``; ``processes``; ``dask``, a cluster of this machine; the address of a dask scheduler such as
+            ``tcp://10.0.0.1:8786`` (also of one that dask-jobqueue started); or any executor, which stays open.
+        workers: How many, where they are started here; default the cores this process may use.
+
+    Raises:
+        DataContractError: If the scheduler is unknown, not reachable, or dask.distributed is not installed.
+    """
+    count = workers or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    if isinstance(scheduler, Executor):
+        yield scheduler
+    elif scheduler == "threads":
+        with ThreadPoolExecutor(count) as pool:
+            yield pool
+    elif scheduler == "processes":  # spawned: a forked child would inherit the locks of HDF5 and of zarr's event loop
+        with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
+            yield pool
+    elif scheduler == "dask" or "://" in scheduler:
+        with _cluster(scheduler, count) as pool:
+            yield pool
+    else:
+        raise DataContractError(
+            "scheduler", repr(scheduler), f"{', '.join(SCHEDULERS)}, or an address such as tcp://host:8786", "correct it"
+        )  # fmt: skip
+
+
+@contextmanager
+def _cluster(scheduler: str, workers: int) -> Iterator[Executor]:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise DataContractError(
+            f"scheduler {scheduler}", "dask.distributed is not installed", "the extra cluster",
+            'pip install "climatesuite-spf[cluster]"',
+        ) from error  # fmt: skip
+    try:
+        client = (
+            Client(n_workers=workers, threads_per_worker=1)
+            if scheduler == "dask"
+            else Client(scheduler, timeout=PATIENCE)
+        )
+    except OSError as error:  # distributed raises it when nobody answers
+        raise DataContractError(
+            f"scheduler {scheduler}", f"not reachable ({error})", "the address of a dask scheduler", "start it, or correct it"
+        ) from error  # fmt: skip
+    with client:
+        sys.stderr.write(f"dask dashboard: {client.dashboard_link}\n")
+        yield client.get_executor(pure=False)
