@@ -93,7 +93,7 @@ class Place:
             flush_entry(path.parent)
         else:
             fs.pipe_file(f"{root}/{name}", content)
-        return [len(content), hashlib.sha256(content).hexdigest()]
+        return [len(content), sha256(content)]
 
     def sizes(self) -> dict[str, int]:
         """Size of every object, by name."""
@@ -148,6 +148,11 @@ def flush_entry(path: Path) -> None:
         os.close(handle)
 
 
+def sha256(content: Any) -> str:
+    """Digest of bytes, or of an array's."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def _protocols(fs: Any) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
@@ -186,9 +191,8 @@ class Overlay(WrapperStore[Store]):
         if _is_node(key):
             self.nodes[_path(key)] = json.loads(value.to_bytes())
             return
-        digest = asyncio.to_thread(lambda: hashlib.sha256(value.as_numpy_array()).hexdigest())  # type: ignore[arg-type]
-        _, sha256 = await asyncio.gather(self._store.set(key, value), digest)
-        self.written[key] = [len(value), sha256]
+        _, found = await asyncio.gather(self._store.set(key, value), asyncio.to_thread(sha256, value.as_numpy_array()))
+        self.written[key] = [len(value), found]
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         if not await self.exists(key):
