@@ -285,6 +285,7 @@ def _drivers(part: ForcingPart, month: xr.Dataset) -> xr.Dataset:
             "extend the file or narrow years",
         )  # fmt: skip
     ds = ds.isel(time=np.isin(ds.year.values, wanted))
+    ds = ds.drop_vars([n for n in ds.data_vars if n not in part.names]).drop_vars("erf_year", errors="ignore")
     return ds.assign_coords({c: month[c] for c in _GRID})
 
 
