@@ -29,12 +29,22 @@ def synth(args: argparse.Namespace) -> int:
 def scan(args: argparse.Namespace) -> int:
     """List what CMIP files are there: source, scenario, members, variables, years; and what was set aside, with the reason."""
     from climatesuite.archive.catalog import write_catalog
+    from climatesuite.archive.choose import incomplete
+    from climatesuite.archive.lineage import parents
     from climatesuite.archive.scan import scan as scan_paths
 
     found = scan_paths(args.paths)
     print(found.table())
-    for rejected in found.rejected:
-        print(f"set aside: {rejected.path}: {rejected.reason}", file=sys.stderr)
+    for line in (*parents(found), *incomplete(found)):
+        print(line)
+    notes = [f"note: {e.path}: {text}" for e in found.entries for text in e.notes]
+    aside = [
+        f"{what}: {r.path}: {r.reason}"
+        for what, rs in (("replaced", found.replaced), ("set aside", found.rejected))
+        for r in rs
+    ]
+    for line in dict.fromkeys([*notes, *aside]):
+        print(line, file=sys.stderr)
     if args.out is not None:
         print(write_catalog(found, args.out))
     return 0 if found.entries else 1

@@ -18,3 +18,7 @@ class DataContractError(ValueError):
     def __reduce__(self) -> tuple[type, tuple[str, str, str, str]]:
         """All four parts, so that the error survives the way back from another process (dask)."""
         return type(self), (self.subject, self.found, self.expected, self.remedy)
+
+
+class RepairWarning(UserWarning):
+    """Something in a file was wrong and has been set right without a guess; the text says in which file, and what."""

@@ -1,17 +1,21 @@
-"""A scan as an intake-esm datastore: a JSON description and a CSV with one row a file."""
+"""A scan as an intake-esm datastore: a JSON description and a CSV with one row a file (a member, where a file holds several)."""
 
 import csv
 import json
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from climatesuite.archive.scan import Entry, Scan
+from climatesuite.archive.entry import Entry, Scan
+from climatesuite.archive.opening import local_copy
 
-COLUMNS = ("source_id", "experiment_id", "member", "variable_id", "start", "stop", "grid_label", "version", "license",
-           "tracking_id", "path")  # fmt: skip
+COLUMNS = ("source_id", "experiment_id", "member", "variable_id", "table_id", "start", "stop", "grid_label", "version", "calendar",
+           "parent_experiment_id", "parent_member", "license", "tracking_id", "url", "group", "slot", "notes", "path")  # fmt: skip
+_BETWEEN = " | "  # notes in one cell
 
 
 def write_catalog(scan: Scan, path: str | Path) -> Path:
-    """Write ``<path>.json`` and ``<path>.csv``; file paths are absolute.
+    """Write ``<path>.json`` and ``<path>.csv``, valid for the ESM collection specification 0.1.0; file paths are absolute.
 
     Args:
         scan: What was found.
@@ -26,8 +30,7 @@ def write_catalog(scan: Scan, path: str | Path) -> Path:
     with table.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        for entry in scan.entries:
-            writer.writerow([str(entry.path.resolve()) if c == "path" else getattr(entry, c) for c in COLUMNS])
+        writer.writerows([_cell(entry, c) for c in COLUMNS] for entry in scan.entries)
     description = {
         "esmcat_version": "0.1.0",
         "id": base.name,
@@ -37,7 +40,7 @@ def write_catalog(scan: Scan, path: str | Path) -> Path:
         "assets": {"column_name": "path", "format": "netcdf"},
         "aggregation_control": {
             "variable_column_name": "variable_id",
-            "groupby_attrs": ["source_id", "experiment_id"],
+            "groupby_attrs": ["source_id", "experiment_id", "table_id", "grid_label"],
             "aggregations": [
                 {"type": "union", "attribute_name": "variable_id"},
                 {"type": "join_new", "attribute_name": "member"},
@@ -51,7 +54,7 @@ def write_catalog(scan: Scan, path: str | Path) -> Path:
 
 
 def read_catalog(path: str | Path) -> Scan:
-    """Read a catalog written by `write_catalog`; nothing is set aside in it.
+    """Read a catalog written by `write_catalog`; nothing is set aside in it. Files of URLs are fetched where they are not kept.
 
     Raises:
         FileNotFoundError: If it or its table is missing.
@@ -59,6 +62,19 @@ def read_catalog(path: str | Path) -> Scan:
     description = Path(path)
     table = description.parent / json.loads(description.read_text())["catalog_file"]
     with table.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    entries = [Entry(**{c: Path(row[c]) if c == "path" else row[c] for c in COLUMNS}) for row in rows]  # type: ignore[arg-type]
-    return Scan(tuple(entries), ())
+        return Scan(tuple(_entry(row) for row in csv.DictReader(file)), ())
+
+
+def _cell(entry: Entry, column: str) -> str:
+    if column == "path":
+        return entry.url or str(entry.path.resolve())
+    return _BETWEEN.join(entry.notes) if column == "notes" else str(getattr(entry, column))
+
+
+def _entry(row: dict[str, str]) -> Entry:
+    known = {f.name for f in fields(Entry)}
+    facets: dict[str, Any] = {c: text for c, text in row.items() if c in known}
+    facets["path"] = local_copy(row["url"]) if row.get("url") else Path(row["path"])
+    facets["slot"] = int(row.get("slot") or -1)
+    facets["notes"] = tuple(filter(None, (row.get("notes") or "").split(_BETWEEN)))
+    return Entry(**facets)

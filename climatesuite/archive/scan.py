@@ -1,192 +1,237 @@
-"""What CMIP files are there: facets from global attributes, cross-checked with file names; headers only are read."""
+"""What CMIP files are there: attributes, names and folders compared, months by the time axis; only headers are read."""
 
+import os
 import re
-import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import netCDF4
 import numpy as np
-from scipy.io import netcdf_file
+import xarray as xr
 
+from climatesuite.archive.axes import member_dim, time_name
+from climatesuite.archive.entry import TABLE, Entry, Rejected, Scan, member_key
+from climatesuite.archive.facets import NAME, name_match, said, version_of
+from climatesuite.archive.months import DAYS, MONTH_DAYS, month_text, months_of, step_days
+from climatesuite.archive.opening import check_length, is_url, list_urls, local_copy, open_raw
+from climatesuite.archive.prefer import preferred
+from climatesuite.conventions import VARIABLES
 from climatesuite.errors import DataContractError
 
-NAME = re.compile(
-    r"^(?P<variable_id>[A-Za-z0-9]+)_(?P<table_id>[A-Za-z0-9]+)_(?P<source_id>[^_]+)_(?P<experiment_id>[^_]+)"
-    r"_(?P<member>(?:s\d+-)?r\d+i\d+p\d+f\d+)_(?P<grid_label>g[a-z0-9]+)"
-    r"(?:_(?P<start>\d{4,14})(?:-(?P<stop>\d{4,14}))?)?(?P<rest>-clim)?\.nc$"
-)
-ATTRIBUTES = {"variable_id": "variable_id", "table_id": "table_id", "source_id": "source_id",
-              "experiment_id": "experiment_id", "member": "variant_label", "grid_label": "grid_label"}  # fmt: skip
-TABLE, FREQUENCY = "Amon", "mon"
-_CLASSIC = ("NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET")
-
-
-@dataclass(frozen=True, order=True)
-class Entry:
-    """One file that can be used; months are YYYYMM, ``version`` is "" outside a DRS tree."""
-
-    source_id: str
-    experiment_id: str
-    member: str
-    variable_id: str
-    start: str
-    stop: str
-    path: Path
-    grid_label: str
-    version: str
-    license: str
-    tracking_id: str
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A file that was set aside, and why."""
-
-    path: Path
-    reason: str
-
-
-@dataclass(frozen=True)
-class Scan:
-    """All files that were looked at."""
-
-    entries: tuple[Entry, ...]
-    rejected: tuple[Rejected, ...]
-
-    def table(self) -> str:
-        """One line a run: source, scenario, variables, members, months, files."""
-        runs: dict[tuple[str, str], list[Entry]] = {}
-        for entry in self.entries:
-            runs.setdefault((entry.source_id, entry.experiment_id), []).append(entry)
-        lines = [f"{'source':16s} {'scenario':14s} {'variables':12s} {'members':>7s} {'months':15s} {'files':>5s}"]
-        for (source, scenario), found in sorted(runs.items()):
-            names = ",".join(sorted({e.variable_id for e in found}))
-            months = f"{min(e.start for e in found)}-{max(e.stop for e in found)}"
-            members = len({e.member for e in found})
-            lines.append(f"{source:16s} {scenario:14s} {names:12s} {members:7d} {months:15s} {len(found):5d}")
-        return "\n".join(lines)
+__all__ = ["NAME", "TABLE", "Entry", "Rejected", "Scan", "member_key", "scan"]
+FREQUENCY = "mon"
+PARTIAL = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".download", ".aria2", ".incomplete")
+VARIANT = re.compile(r"(?:s\d+-)?r\d+i\d+p\d+(?:f\d+)?")
+_CLASSIC = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
 
 
 def scan(paths: Iterable[str | Path] | str | Path) -> Scan:
-    """Look at files, and at every ``*.nc`` under folders.
+    """Look at files, and at everything under folders.
 
     Args:
-        paths: Files or folders.
+        paths: Files, folders, or URLs that fsspec opens (`opening.local_copy` says where their copies lie).
 
     Returns:
-        Usable entries, sorted, and what was set aside with the reason: unreadable or truncated files, other tables than
-        Amon, climatologies, names that contradict attributes or the time axis, older versions.
+        Usable entries, sorted; what was set aside with the reason: unreadable, truncated or partial files, other tables than Amon,
+        climatologies, steps that are no months, names that contradict the time axis; and what another file stands for: older
+        versions, copies, less preferred grids.
 
     Raises:
         DataContractError: If a path does not exist.
     """
-    given = [Path(p) for p in ([paths] if isinstance(paths, str | Path) else paths)]
-    entries, rejected = [], []
-    for path in sorted(set(_files(given))):
-        found = _look(path)
-        if isinstance(found, Entry):
-            entries.append(found)
-        else:
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    entries: list[Entry] = []
+    rejected: list[Rejected] = []
+    for path, url in sorted(set(_files(given, rejected))):
+        found = look(path)
+        if isinstance(found, Rejected):
             rejected.append(found)
-    kept, older = _latest(entries)
-    return Scan(tuple(sorted(kept)), tuple([*rejected, *older]))
-
-
-def _files(paths: Iterable[Path]) -> Iterator[Path]:
-    for path in paths:
-        if path.is_dir():
-            yield from (p for p in path.rglob("*.nc") if not p.is_dir())
-        elif path.exists():
-            yield path
         else:
+            entries += [replace(e, url=url) for e in found]
+    kept, replaced = preferred(entries)
+    return Scan(tuple(sorted(kept)), tuple(rejected), tuple(replaced))
+
+
+def _files(paths: Iterable[str | Path], rejected: list[Rejected]) -> Iterator[tuple[Path, str]]:
+    """Files with the URL that they come from; what cannot be looked at is added to ``rejected``."""
+    for given in paths:
+        if is_url(given):
+            for url in list_urls(str(given)):
+                if url.endswith(PARTIAL):
+                    rejected.append(Rejected(Path(url), "a partial download"))
+                elif url.endswith(".nc"):
+                    try:
+                        yield local_copy(url), url
+                    except OSError as error:
+                        rejected.append(Rejected(Path(url), f"cannot be fetched ({error})"))
+            continue
+        path = Path(given)
+        if not path.exists():
             raise DataContractError(str(path), "no such file or folder", "CMIP files", "correct the path")
+        if not path.is_dir() or path.suffix == ".zarr":
+            yield path, ""
+            continue
+        for found in _walk(path, rejected):
+            if found.name.endswith(PARTIAL) and ".nc" in found.name:
+                rejected.append(Rejected(found, "a partial download"))
+            elif found.suffix in (".nc", ".zarr"):
+                yield found, ""
 
 
-def _look(path: Path) -> Entry | Rejected:
-    named = NAME.match(path.name)
+def _walk(folder: Path, rejected: list[Rejected]) -> Iterator[Path]:
+    """Everything under a folder, links to folders followed once; a Zarr folder counts as a file."""
+    seen: set[str] = set()
+    refused = lambda error: rejected.append(Rejected(Path(error.filename), f"folder cannot be read ({error})"))  # noqa: E731
+    for root, folders, files in os.walk(folder, onerror=refused, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        stores = [f for f in folders if f.endswith(".zarr")]
+        folders[:] = sorted(set(folders) - set(stores))
+        yield from (Path(root) / f for f in sorted([*files, *stores]))
+
+
+def look(path: Path) -> tuple[Entry, ...] | Rejected:
+    """What one file holds: an entry a member, or why it is set aside."""
     try:
-        with netCDF4.Dataset(path) as file:
-            attrs = {k: str(getattr(file, k)) for k in file.ncattrs()}
-            variables = set(file.variables)
-            span = _months(file) if "time" in file.variables else None
-            is_climatology = "time" in file.variables and "climatology" in file.variables["time"].ncattrs()
-            if file.data_model in _CLASSIC:
-                _check_length(path)
-    except (OSError, RuntimeError) as error:
+        if _starts(path) in _CLASSIC:
+            check_length(path)
+        with open_raw(path) as root:
+            found = _look(path, root, "")
+            if not isinstance(found, Rejected) or "no variable" not in found.reason:
+                return found
+        return _in_groups(path, found)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        if isinstance(error, DataContractError):
+            return Rejected(path, error.found)
         return Rejected(path, f"not readable as NetCDF, perhaps truncated ({error})")
-    start_date = attrs.get("sub_experiment_id", "none")
-    if start_date != "none" and "variant_label" in attrs:  # hindcasts: the start date is a part of the member's label
-        attrs["variant_label"] = f"{start_date}-{attrs['variant_label']}"
-    facets = {}
-    for facet, attribute in ATTRIBUTES.items():
-        said, name = attrs.get(attribute), named.group(facet) if named else None
-        if said and name and said != name:
-            return Rejected(path, f"attribute {attribute} is {said!r}, the file name says {name!r}")
-        facets[facet] = said or name or ""
-    if facets["table_id"] and facets["table_id"] != TABLE:
-        return Rejected(path, f"table {facets['table_id']}, only {TABLE} (monthly atmosphere) is used")
-    frequency = attrs.get("frequency", FREQUENCY)
-    if is_climatology or (named and named["rest"]):
-        return Rejected(path, "a climatology, not a run")
-    if frequency != FREQUENCY:
-        return Rejected(path, f"frequency {frequency}, only {FREQUENCY} (months) is used")
-    absent = [f for f in ("variable_id", "source_id", "experiment_id", "member") if not facets[f]]
-    if absent:
-        return Rejected(path, f"neither attributes nor file name give {', '.join(absent)}")
-    if facets["variable_id"] not in variables:
-        return Rejected(path, f"no variable {facets['variable_id']} in it")
-    if span is None:
-        return Rejected(path, "no time axis that can be read")
-    claimed = (named["start"], named["stop"] or named["start"]) if named and named["start"] else span
+
+
+def _starts(path: Path) -> bytes:
+    if path.is_dir():
+        return b""
+    with path.open("rb") as file:
+        return file.read(4)
+
+
+def _in_groups(path: Path, otherwise: Rejected) -> tuple[Entry, ...] | Rejected:
+    """Entries of the groups of a file, where its root holds nothing; a group's name may be the member's."""
+    if path.is_dir():
+        return otherwise
+    import netCDF4
+
+    with netCDF4.Dataset(path) as file:
+        groups = [g.path.strip("/") for g in _all_groups(file) if set(g.variables) & set(VARIABLES)]
+    found: list[Entry] = []
+    for group in groups:
+        with open_raw(path, group) as ds:
+            one = _look(path, ds, group)
+        if isinstance(one, Rejected):
+            return Rejected(path, f"group {group}: {one.reason}")
+        found += one
+    return tuple(found) or otherwise
+
+
+def _all_groups(file: Any) -> Iterator[Any]:
+    for group in file.groups.values():
+        yield group
+        yield from _all_groups(group)
+
+
+def _look(path: Path, ds: xr.Dataset, group: str) -> tuple[Entry, ...] | Rejected:
+    attrs = {str(k): str(v) for k, v in ds.attrs.items()}
+    facets, notes = said(attrs, path)
+    named = name_match(path.name)
+    label = next((p for p in group.split("/") if VARIANT.fullmatch(p)), "")
+    if label:
+        facets["member"] = label
+    name = facets["variable_id"] or next((str(n) for n in ds.data_vars if n in VARIABLES), "")
+    problem = _stray(attrs, facets["table_id"], "climatology" in ds.get("time", xr.DataArray()).attrs, named)
+    if problem:
+        return Rejected(path, problem)
+    found = [name] if name in ds.variables else []
+    if not found:
+        return Rejected(
+            path, f"no variable {name} in it" if name else "no variable of the table of known variables in it"
+        )
+    problem, members = _members(ds, name, facets["member"])
+    absent = [f for f in ("source_id", "experiment_id") if not facets[f]] + ([] if members else ["member"])
+    if problem or absent:
+        return Rejected(path, problem or f"neither attributes nor file name give {', '.join(absent)}")
+    span, calendar = _span(ds, name, f"{name} in {path.name}")
+    claimed = (named["start"][:6], (named["stop"] or named["start"])[:6]) if named and named["start"] else span
     if claimed != span:
         return Rejected(path, f"holds {'-'.join(span)}, the file name says {'-'.join(claimed)}")
-    version = next((p.name for p in path.parents if re.fullmatch(r"v\d{8}", p.name)), "")
-    return Entry(
-        facets["source_id"], facets["experiment_id"], facets["member"], facets["variable_id"], *span, path,
-        facets["grid_label"], version, attrs.get("license", ""), attrs.get("tracking_id", ""),
+    parent = _parent(attrs)
+    return tuple(
+        Entry(
+            facets["source_id"], facets["experiment_id"], member, name, *span, path, facets["grid_label"], version_of(path),
+            attrs.get("license", ""), attrs.get("tracking_id", ""), table_id=facets["table_id"] or TABLE, calendar=calendar,
+            parent_experiment_id=parent[0], parent_member=parent[1], group=group, slot=slot, notes=notes,
+        )
+        for slot, member in members
     )  # fmt: skip
 
 
-def _months(file: netCDF4.Dataset) -> tuple[str, str] | None:
-    """First and last month YYYYMM of a file, from the middle of its bounds where it has them."""
-    time = file.variables["time"]
-    if time.size == 0 or "since" not in str(getattr(time, "units", "")):
-        return None
-    bounds = file.variables.get(str(getattr(time, "bounds", "time_bnds")))
-    ends = [float(time[i]) if bounds is None else float(bounds[i].mean()) for i in (0, -1)]
+def _stray(attrs: dict[str, str], table: str, is_climatology: bool, named: re.Match[str] | None) -> str:
+    """Why a file is of no use here by what it says; empty where it is."""
+    if table and table != TABLE:
+        return f"table {table}, only {TABLE} (monthly atmosphere) is used"
+    if is_climatology or (named and named["rest"]):
+        return "a climatology, not a run"
+    frequency = attrs.get("frequency", FREQUENCY)
+    return "" if frequency == FREQUENCY else f"frequency {frequency}, only {FREQUENCY} (months) is used"
+
+
+def _members(ds: xr.Dataset, name: str, label: str) -> tuple[str, list[tuple[int, str]]]:
+    """Why members cannot be told, or position and label of each."""
+    dim = member_dim(ds, name)
+    if not dim or ds.sizes[dim] == 1:
+        return "", [(-1, label)] if label else []
+    if dim not in ds.variables or ds[dim].dims != (dim,):
+        return f"{ds.sizes[dim]} members along {dim} without labels", []
+    values = ds[dim].values
+    if values.dtype.kind in "iuf":
+        labels = [f"r{int(v)}i1p1f1" for v in values]
+    else:
+        labels = [v.decode() if isinstance(v, bytes) else str(v) for v in values]
+    if len(set(labels)) < len(labels) or not all(VARIANT.fullmatch(m) for m in labels):
+        return f"{len(labels)} members along {dim} named {', '.join(labels[:2])} ..., not r1i1p1f1 and so on", []
+    return "", list(enumerate(labels))
+
+
+def _span(ds: xr.Dataset, name: str, subject: str) -> tuple[tuple[str, str], str]:
+    """First and last month YYYYMM and the calendar, once the steps are months.
+
+    Raises:
+        DataContractError: If they are not, or cannot be told.
+    """
+    time = time_name(ds, name)
+    if not time or ds[time].size == 0:
+        raise DataContractError(subject, "no time axis that can be read", "months", "fixed fields are not used")
+    stamps = np.atleast_1d(ds[time].values).astype(np.float64)
+    units = " ".join(str(ds[time].attrs.get("units", "")).split())
+    days = step_days(stamps, units)
+    if units.partition(" ")[0] in DAYS and np.isfinite(days) and not MONTH_DAYS[0] < days < MONTH_DAYS[1]:
+        raise DataContractError(
+            subject, f"steps of {days:g} days, only months are used", "months", "give monthly means"
+        )
     try:
-        dates = np.asarray(netCDF4.num2date(ends, time.units, getattr(time, "calendar", "standard")))
-    except ValueError:
-        return None
-    first, last = (f"{d.year:04d}{d.month:02d}" for d in dates)
-    return first, last
+        months = months_of(ds, time, subject, [int(np.argmin(stamps)), int(np.argmax(stamps))])
+    except DataContractError as error:
+        raise DataContractError(
+            subject, f"no time axis that can be read: {error.found}", error.expected, error.remedy
+        ) from error
+    first, last = (month_text(int(i)).replace("-", "") for i in (months.index.min(), months.index.max()))
+    return (first, last), months.calendar
 
 
-def _check_length(path: Path) -> None:
-    """Raise OSError if a classic file ends before its data: the NetCDF library would read the rest as zeros."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of maps still open, which nothing here keeps
-            netcdf_file(str(path), "r", mmap=True).close()
-    except ValueError as error:
-        raise OSError("the file is shorter than its header says") from error
-
-
-def _latest(entries: Iterable[Entry]) -> tuple[list[Entry], list[Rejected]]:
-    """The newest version of every run's variable; the rest set aside."""
-    newest: dict[tuple[str, ...], str] = {}
-    kept = list(entries)
-    for e in kept:
-        key = (e.source_id, e.experiment_id, e.member, e.variable_id, e.grid_label)
-        newest[key] = max(newest.get(key, ""), e.version)
-    older = {e for e in kept if e.version < newest[e.source_id, e.experiment_id, e.member, e.variable_id, e.grid_label]}
-    return [e for e in kept if e not in older], [
-        Rejected(e.path, f"version {e.version or 'unknown'} is not the latest") for e in sorted(older)
-    ]
-
-
-def member_key(label: str) -> tuple[int, ...]:
-    """Sort key that puts r10 after r9."""
-    return tuple(int(n) for n in re.findall(r"\d+", label))
+def _parent(attrs: dict[str, str]) -> tuple[str, str]:
+    """experiment_id and member of the run that a run branches off; "" where there is none."""
+    experiment = attrs.get("parent_experiment_id", "")
+    member = attrs.get("parent_variant_label", "") or attrs.get("parent_experiment_rip", "")
+    none = ("", "no parent", "none", "N/A")
+    return ("", "") if experiment in none else (experiment, "" if member in none else member)

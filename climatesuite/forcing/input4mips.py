@@ -165,7 +165,7 @@ def _read(path: Path, grid: xr.Dataset | None) -> _File:
             )  # fmt: skip
         variable, match = matching[0]
         field, where = ds[variable], f"{variable} in {path.name}"
-        factor, _ = conversion(str(field.attrs.get("units", "none")), FLUX, where)
+        factor, _ = conversion(str(field.attrs.get("units", "none")), FLUX, where, is_water=False)
         years, months, calendar = months_of(ds, path.name)
         month_bytes = 8 * field.size // max(1, field.sizes["time"])
         block = max(1, BLOCK_BYTES // month_bytes)

@@ -6,32 +6,55 @@ import xarray as xr
 from climatesuite.conventions import FORCINGS, SECONDS_PER_DAY, VARIABLES
 from climatesuite.errors import DataContractError
 
+_SAME, _CELSIUS, _DAILY = (1.0, 0.0), (1.0, 273.15), (1 / SECONDS_PER_DAY, 0.0)
 SPELLINGS: dict[str, dict[str, tuple[float, float]]] = {
-    "K": {"K": (1.0, 0.0), "kelvin": (1.0, 0.0), "degC": (1.0, 273.15), "celsius": (1.0, 273.15), "C": (1.0, 273.15)},
+    "K": {
+        **dict.fromkeys(("K", "kelvin", "Kelvin", "degK", "deg K", "deg_K", "degrees_K", "degree_Kelvin"), _SAME),
+        **dict.fromkeys(("degC", "celsius", "Celsius", "C", "deg C", "deg_C", "degrees_C", "degreesC", "°C", "degree_Celsius",
+                         "degrees_Celsius", "degree_C", "deg_c"), _CELSIUS),
+    },
     "kg m-2 s-1": {
-        "kg m-2 s-1": (1.0, 0.0), "kg/m2/s": (1.0, 0.0), "kg m^-2 s^-1": (1.0, 0.0), "kg/(m^2*s)": (1.0, 0.0),
-        "mm day-1": (1 / SECONDS_PER_DAY, 0.0), "mm/day": (1 / SECONDS_PER_DAY, 0.0), "mm d-1": (1 / SECONDS_PER_DAY, 0.0),
-        "mm s-1": (1.0, 0.0), "mm/s": (1.0, 0.0),
+        **dict.fromkeys(("kg m-2 s-1", "kg/m2/s", "kg m^-2 s^-1", "kg/(m^2*s)", "kg m**-2 s**-1", "kg m-2 sec-1", "kg/m^2/s",
+                         "kg/m**2/s", "kg/(m2 s)", "kg.m-2.s-1", "kg s-1 m-2"), _SAME),
+        **dict.fromkeys(("kg m-2 day-1", "kg m-2 d-1", "kg/m2/day"), _DAILY),
     },
-    "Gt": {"Gt": (1.0, 0.0), "GtCO2": (1.0, 0.0), "Gt CO2": (1.0, 0.0), "GtC": (44.009 / 12.011, 0.0)},
+    "Gt": {"Gt": _SAME, "GtCO2": _SAME, "Gt CO2": _SAME, "GtC": (44.009 / 12.011, 0.0)},
     "Gt year-1": {
-        "Gt year-1": (1.0, 0.0), "GtCH4/yr": (1.0, 0.0), "GtCH4": (1.0, 0.0), "Gt yr-1": (1.0, 0.0), "Gt/yr": (1.0, 0.0),
-        "Mt year-1": (1e-3, 0.0), "Mt CH4/yr": (1e-3, 0.0), "Mt/yr": (1e-3, 0.0),
+        **dict.fromkeys(("Gt year-1", "GtCH4/yr", "GtCH4", "Gt yr-1", "Gt/yr"), _SAME),
+        **dict.fromkeys(("Mt year-1", "Mt CH4/yr", "Mt/yr"), (1e-3, 0.0)),
     },
-    "1e-6": {"1e-6": (1.0, 0.0), "1.e-6": (1.0, 0.0), "ppm": (1.0, 0.0), "umol mol-1": (1.0, 0.0)},
-    "1e-9": {"1e-9": (1.0, 0.0), "1.e-9": (1.0, 0.0), "ppb": (1.0, 0.0), "nmol mol-1": (1.0, 0.0)},
-    "1": {"1": (1.0, 0.0), "": (1.0, 0.0), "dimensionless": (1.0, 0.0)},
+    "1e-6": {"1e-6": _SAME, "1.e-6": _SAME, "ppm": _SAME, "umol mol-1": _SAME},
+    "1e-9": {"1e-9": _SAME, "1.e-9": _SAME, "ppb": _SAME, "nmol mol-1": _SAME},
+    "1": {"1": _SAME, "": _SAME, "dimensionless": _SAME},
 }  # fmt: skip
-"""Spelling -> (factor, offset) to the canonical unit. Water of 1 kg m-2 is 1 mm deep."""
+"""Spelling -> (factor, offset) to the canonical unit."""
+WATER = {
+    **dict.fromkeys(("mm s-1", "mm/s", "mm/sec"), _SAME),
+    **dict.fromkeys(("mm day-1", "mm/day", "mm d-1", "mm/d", "mm d**-1", "mm day^-1"), _DAILY),
+    **dict.fromkeys(("mm h-1", "mm/h", "mm/hr", "mm hr-1", "mm hour-1"), (1 / 3600, 0.0)),
+    **dict.fromkeys(("m s-1", "m/s", "m s**-1"), (1000.0, 0.0)),
+    **dict.fromkeys(("m day-1", "m/day"), (1000 / SECONDS_PER_DAY, 0.0)),
+}
+"""Depths of water a time -> (factor, offset) to kg m-2 s-1: 1 kg m-2 is 1 mm deep. Nothing but precipitation is measured so."""
+PER_MONTH = dict.fromkeys(
+    ("mm month-1", "mm/month", "mm mon-1", "mm/mon", "mm months-1", "kg m-2 month-1", "kg/m2/month"), "mm day-1"
+)
+"""Amounts a month, and the daily rate that they are once divided by the days of the month."""
 
 
-def conversion(units: str, canonical: str, subject: str) -> tuple[float, float]:
+def per_month(units: str) -> str | None:
+    """The unit of the daily rate, where a unit is an amount a month; otherwise None."""
+    return PER_MONTH.get(" ".join(str(units).split()))
+
+
+def conversion(units: str, canonical: str, subject: str, is_water: bool = True) -> tuple[float, float]:
     """Factor and offset that turn ``units`` into the canonical unit.
 
     Args:
         units: As the file states it.
         canonical: Unit of `conventions`.
         subject: For the message.
+        is_water: Whether depths of water are accepted for mass on area: of precipitation, not of emissions.
 
     Raises:
         DataContractError: If the unit is unknown or of another kind.
@@ -40,20 +63,22 @@ def conversion(units: str, canonical: str, subject: str) -> tuple[float, float]:
     (1.0, 273.15)
     """
     text = " ".join(str(units).split())
-    table = SPELLINGS.get(canonical, {})
+    table = {**SPELLINGS.get(canonical, {}), **(WATER if is_water else {})}
     if text in table:
         return table[text]
     import cf_units
 
     try:
         known = cf_units.Unit(text)
-        if known.is_convertible(canonical):
-            zero, one = (float(known.convert(float(x), canonical)) for x in (0.0, 1.0))
-            return one - zero, zero
+        for target in (canonical, *(["mm s-1"] if is_water else [])):  # it does not know what water weighs
+            if known.is_convertible(target):
+                zero, one = (float(known.convert(float(x), target)) for x in (0.0, 1.0))
+                return one - zero, zero
     except ValueError:
         pass
+    usual = [*filter(None, table)][:3] or [canonical]
     raise DataContractError(
-        subject, f"units {str(units)!r} are unknown", f"one of {', '.join(filter(None, table)) or canonical}",
+        subject, f"units {str(units)!r} are unknown", f"one of {', '.join(usual)} ...",
         "correct the attribute, or add the spelling to climatesuite.harmonise.units.SPELLINGS",
     )  # fmt: skip
 
@@ -83,7 +108,7 @@ def to_canonical(field: xr.DataArray, name: str, subject: str) -> xr.DataArray:
     else:
         driver = FORCINGS[name]
         attrs = {"long_name": driver.long_name, "units": driver.units, "role": "forcing"}
-    factor, offset = conversion(field.attrs["units"], attrs["units"], subject)
+    factor, offset = conversion(field.attrs["units"], attrs["units"], subject, is_water=name in VARIABLES)
     if (factor, offset) != (1.0, 0.0):
         field = field.astype(np.float64) * factor + offset
     if name in VARIABLES:

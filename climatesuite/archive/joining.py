@@ -1,0 +1,147 @@
+"""The files of one variable of one member joined in time, by month arithmetic: every month once, none missing, nothing mixed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from climatesuite.archive.entry import Entry
+from climatesuite.archive.files import read_file
+from climatesuite.archive.months import month_text
+from climatesuite.errors import DataContractError
+
+SAME_DEG = 1e-4
+"""Grids whose centres differ by less than this, in degrees, are the same grid written with other rounding."""
+
+
+def read_variable(
+    entries: Sequence[Entry], name: str, years: tuple[int, int] | None, on_overlap: str = "refuse"
+) -> xr.Dataset:
+    """One variable of one member, its files joined in time.
+
+    Args:
+        entries: Its files, in any order.
+        name: Variable of `conventions.VARIABLES`.
+        years: First and last year; default all months.
+        on_overlap: ``refuse``, ``first`` or ``last``: what to do where two files give differing values of a month; equal ones are
+            kept once.
+
+    Returns:
+        ``name (time, lat, lon)``; attributes ``calendar`` and ``repairs``, a list of sentences, each with its file.
+
+    Raises:
+        DataContractError: If months are missing or differ between files, or a file breaks the contract.
+    """
+    if on_overlap not in ("refuse", "first", "last"):
+        raise DataContractError("on_overlap", repr(on_overlap), "refuse, first or last", "correct the word")
+    ordered = sorted(entries, key=lambda e: (e.start, e.stop, e.path))
+    parts = [(e, read_file(e, name, years)) for e in ordered]
+    parts = [(e, p) for e, p in parts if p.sizes["time"]]
+    subject = f"{name} of {entries[0].source_id} {entries[0].experiment_id} {entries[0].member}"
+    if not parts:
+        raise DataContractError(
+            subject, f"no month in {years}", "files that cover the years", "narrow the years or add files"
+        )
+    whole = join([p for _, p in parts], [e.path.name for e, _ in parts], name, subject, on_overlap)
+    _check_months(whole, subject, years)
+    return whole
+
+
+def _check_months(field: xr.Dataset, subject: str, years: tuple[int, int] | None) -> None:
+    index = field.year.values * 12 + field.month.values - 1
+    for at, step in enumerate(np.diff(index)):
+        if step != 1:
+            a, b = (month_text(int(i)) for i in index[at : at + 2])
+            raise DataContractError(
+                subject, f"a gap: {a} is followed by {b}", "every month once", "add the missing file, or narrow the years"
+            )  # fmt: skip
+    if years is not None and (index[0] > 12 * years[0] or index[-1] < 12 * years[1] + 11):
+        raise DataContractError(
+            subject, f"months {month_text(int(index[0]))} to {month_text(int(index[-1]))}", f"all of {years[0]}-{years[1]}",
+            "add files or narrow the years",
+        )  # fmt: skip
+
+
+def join(parts: Sequence[xr.Dataset], files: Sequence[str], name: str, subject: str, on_overlap: str) -> xr.Dataset:
+    """Files of one run joined in time, every month once, in order.
+
+    Args:
+        parts: From `read_file`.
+        files: Their names.
+        name: The variable.
+        subject: For messages.
+        on_overlap: ``refuse``, ``first`` or ``last``: what to do with a month that two files give differing values.
+
+    Raises:
+        DataContractError: If calendars or grids differ, or an overlap differs and is to be refused.
+    """
+    calendars = {p.attrs["calendar"]: f for p, f in zip(parts, files, strict=True)}
+    if len(calendars) > 1:
+        told = ", ".join(f"{c} in {f}" for c, f in calendars.items())
+        raise DataContractError(
+            subject, f"files with differing calendars ({told})", "one calendar", "give files of one run"
+        )
+    try:
+        whole = xr.concat(
+            [snap(p, parts[0]) for p in parts], "time", data_vars="minimal", coords="minimal", compat="override", join="exact",
+            combine_attrs="override",
+        )  # fmt: skip
+    except ValueError as error:
+        raise DataContractError(
+            subject, f"files on differing grids ({error})", "one grid", "give files of one grid_label"
+        ) from error
+    repairs = [f"{f}: {r}" for p, f in zip(parts, files, strict=True) for r in p.attrs["repairs"]]
+    index = whole.year.values * 12 + whole.month.values - 1
+    order = np.argsort(index, kind="stable")
+    if (np.diff(index) > 0).all():
+        return whole.assign_attrs(repairs=repairs)
+    origin = np.repeat(np.arange(len(parts)), [p.sizes["time"] for p in parts])
+    keep, said = _once(whole[name].values, index, order, origin, files, subject, on_overlap)
+    named = files[0] if len(set(files)) == 1 else f"{files[0]} to {files[-1]}"
+    return whole.isel(time=keep).assign_attrs(repairs=[*repairs, *(f"{named}: {text}" for text in said)])
+
+
+def _once(
+    values: NDArray[np.float32], index: NDArray[np.int64], order: NDArray[np.int64], origin: NDArray[np.int64],
+    files: Sequence[str], subject: str, on_overlap: str,
+) -> tuple[list[int], list[str]]:  # fmt: skip
+    """Positions of every month once, in order; and words about the months that are there twice."""
+    kept: list[int] = []
+    same, differing = [], []
+    for at in (int(i) for i in order):
+        if not kept or index[kept[-1]] != index[at]:
+            kept.append(at)
+            continue
+        first, month = kept[-1], month_text(int(index[at]))
+        if np.array_equal(values[first], values[at]):
+            same.append(month)
+            continue
+        if on_overlap == "refuse":
+            gap = float(np.abs(values[first].astype(np.float64) - values[at]).max())
+            pair = " and ".join(dict.fromkeys((files[origin[first]], files[origin[at]])))
+            raise DataContractError(
+                subject, f"{month} is in {pair} with values that differ by up to {gap:.3g}", "every month once",
+                "leave one out, or say which one holds: on_overlap first or last",
+            )  # fmt: skip
+        differing.append(month)
+        kept[-1] = first if on_overlap == "first" else at
+    said = [f"{len(same)} months are there twice with the same values ({same[0]} to {same[-1]})"] if same else []
+    if differing:
+        said.append(
+            f"{len(differing)} months differ between files ({differing[0]} to {differing[-1]}): the {on_overlap} one kept"
+        )
+    if (np.diff(kept) < 0).any():
+        said.append("files or steps out of order: put in order")
+    return kept, said
+
+
+def snap(ds: xr.Dataset, to: xr.Dataset) -> xr.Dataset:
+    """The coordinates of another file, where they differ by rounding only: exact joins then hold."""
+    grid = {n: to[n].variable for n in ("lat", "lon", "lat_bnds", "lon_bnds")}
+    return ds.assign_coords(grid) if is_same_grid(ds, to) else ds
+
+
+def is_same_grid(a: xr.Dataset, b: xr.Dataset) -> bool:
+    """Whether centres differ by rounding only."""
+    return all(a.sizes[n] == b.sizes[n] and np.allclose(a[n], b[n], rtol=0, atol=SAME_DEG) for n in ("lat", "lon"))
