@@ -63,6 +63,7 @@ def conversion(units: str, canonical: str, subject: str, is_water: bool = True) 
     (1.0, 273.15)
     """
     text = " ".join(str(units).split())
+    is_water = is_water and canonical == "kg m-2 s-1"
     table = {**SPELLINGS.get(canonical, {}), **(WATER if is_water else {})}
     if text in table:
         return table[text]

@@ -7,7 +7,7 @@ import xarray as xr
 from climatesuite.conventions import FORCINGS, VARIABLES
 from climatesuite.errors import DataContractError
 from climatesuite.harmonise.grids import area_weights, target_grid
-from climatesuite.harmonise.units import SPELLINGS, check_range, conversion, to_canonical
+from climatesuite.harmonise.units import SPELLINGS, WATER, check_range, conversion, to_canonical
 
 FLUX, WEIGHTS = 3e-5, area_weights(target_grid((4, 6))).values
 
@@ -43,7 +43,7 @@ def test_values_are_converted(name, value, units, expected):
 def test_every_spelling_that_a_unit_library_knows_means_the_same_there():
     import cf_units
 
-    for canonical, table in SPELLINGS.items():
+    for canonical, table in {**SPELLINGS, "mm s-1": WATER}.items():
         for text, (factor, offset) in table.items():
             try:
                 unit = cf_units.Unit(text)
@@ -74,6 +74,12 @@ def test_an_unknown_unit_or_one_of_another_kind_is_refused(units):
 def test_a_length_is_not_a_rain_rate():
     with pytest.raises(DataContractError, match="units 'mm' are unknown"):
         conversion("mm", VARIABLES["pr"].units, "f.nc")
+
+
+@pytest.mark.parametrize(("name", "units"), [("SO2", "mm/day"), ("BC", "m s-1"), ("tas", "mm/day"), ("CO2", "m s-1")])
+def test_depths_of_water_measure_nothing_but_rain(name, units):
+    with pytest.raises(DataContractError, match=f"units '{units}' are unknown"):
+        to_canonical(field(1.0, units), name, "f.nc")
 
 
 def test_a_field_without_units_is_refused():
