@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from climatesuite.conventions import VARIABLES
+from climatesuite.conventions import FORCINGS, VARIABLES
 from climatesuite.errors import DataContractError
 from climatesuite.harmonise.calendars import length_days, period_bounds
 from climatesuite.harmonise.units import conversion
@@ -35,8 +35,8 @@ def open_ensemble(path: str | Path) -> xr.Dataset:
 
     Returns:
         Canonical Dataset ``(member, time, lat, lon)``, float32 (dask), canonical units, with coords member (int), time
-        (cftime, middle of the period), time_bnds, year, month (months only), days, lat, lon, lat_bnds, lon_bnds; the
-        file's global attributes, timescale and calendar.
+        (cftime, middle of the period), time_bnds, year, month (months only), days, lat, lon, lat_bnds, lon_bnds, and
+        forcings on these steps where the file has them; the file's global attributes, timescale and calendar.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -49,8 +49,13 @@ def open_ensemble(path: str | Path) -> xr.Dataset:
     raw, subject = _open_raw(source), source.name
     named = _rename(raw, subject)
     fields = {name: _field(named, found, name, subject) for name, found in _find_variables(named, subject).items()}
+    drivers = {
+        n: named[n].drop_vars(list(named[n].coords)).load()
+        for n in FORCINGS
+        if n in named and named[n].dims == ("time",)
+    }
     ds = xr.Dataset(fields).reset_coords(drop=True)
-    ds = ds.assign_coords(member=_member_numbers(ds))
+    ds = ds.assign_coords({"member": _member_numbers(ds), **drivers})
     ds = _sort_grid(ds, named, subject)
     ds = _label_time(ds, named, subject)
     attrs = {str(k): v for k, v in raw.attrs.items()} | ds.attrs

@@ -19,7 +19,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from climatesuite.conventions import VARIABLES
+from climatesuite.conventions import FORCINGS, VARIABLES
 from climatesuite.ensemble_file import open_ensemble
 from climatesuite.errors import DataContractError
 from climatesuite.harmonise.grids import grid_attrs
@@ -31,7 +31,7 @@ _ADJECTIVES = {"decade": "decadal", "year": "annual", "month": "monthly"}
 REQUIRED_ATTRS = ("institution", "source", "references")
 CHUNK_VALUES = 2**20
 """Values in one chunk at most: 4 MB of float32 before compression."""
-_INHERITED_ATTRS = ("source_id", "experiment_id", "decade_start")
+_INHERITED_ATTRS = ("source_id", "experiment_id", "decade_start", "native_calendar")
 MEMBER_ATTRS: dict[str, Any] = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
 _HEIGHT_ATTRS: dict[str, Any] = {
     "standard_name": "height",
@@ -61,9 +61,9 @@ def write_cf(
         path: File to make; an existing one is replaced. Missing folders are made.
         members: Pairs of member number and Dataset ``(time, lat, lon)`` in canonical units, with the attribute ``units``
             on every variable. All members hold the same variables. May be a generator.
-        template: Canonical Dataset: its ``time``, ``time_bnds``, ``lat``, ``lon``, ``lat_bnds``, ``lon_bnds`` and its
-            attributes ``timescale`` (required), ``source_id``, ``experiment_id``, ``decade_start``. Data variables are
-            not looked at.
+        template: Canonical Dataset: its ``time``, ``time_bnds``, ``lat``, ``lon``, ``lat_bnds``, ``lon_bnds``, forcings on the
+            steps as coordinates where it has them, and its attributes ``timescale`` (required), ``source_id``, ``experiment_id``,
+            ``decade_start``. Data variables are not looked at.
         attrs: Global attributes. ``institution``, ``source`` and ``references`` are required; say here too: title,
             license, seed, checkpoint_sha256, training_sources, model. Numbers and text are kept, lists of numbers become arrays,
             everything else JSON text; None is left out.
@@ -228,7 +228,7 @@ def _write_frame(file: netCDF4.Dataset, template: xr.Dataset) -> None:
 
 
 def _coordinates(template: xr.Dataset) -> dict[str, tuple[tuple[str, ...], NDArray[Any], dict[str, Any]]]:
-    """Time, latitude, longitude and their bounds as numbers: name -> (dims, values, CF attributes)."""
+    """Time, latitude, longitude, their bounds, and forcings on the steps, as numbers: name -> (dims, values, CF attributes)."""
     bounds = template["time_bnds"].transpose("time", ...).values
     first = bounds.flat[0]
     if not isinstance(first, cftime.datetime):
@@ -236,7 +236,13 @@ def _coordinates(template: xr.Dataset) -> dict[str, tuple[tuple[str, ...], NDArr
             "time of the template", f"values of type {type(first).__name__}", "cftime dates", "open it with cftime"
         )
     units, calendar = f"days since {first.year:04d}-01-01", first.calendar
-    about = {"standard_name": "time", "long_name": "time", "axis": "T", "bounds": "time_bnds"}
+    about = {
+        "standard_name": "time",
+        "long_name": "time",
+        "axis": "T",
+        "bounds": "time_bnds",
+        **_leap_seconds(calendar),
+    }
     out: dict[str, tuple[tuple[str, ...], NDArray[Any], dict[str, Any]]] = {
         "time": (
             ("time",),
@@ -251,6 +257,32 @@ def _coordinates(template: xr.Dataset) -> dict[str, tuple[tuple[str, ...], NDArr
         edges = template[f"{name}_bnds"].transpose(name, ...).values
         out[name] = ((name,), np.asarray(template[name].values, dtype=np.float64), grid_attrs(name))
         out[f"{name}_bnds"] = ((name, "bnds"), np.asarray(edges, dtype=np.float64), {})
+    for name in (n for n in FORCINGS if n in template.coords):
+        about = {k: template[name].attrs[k] for k in ("long_name", "units")}
+        out[name] = (("time",), np.asarray(template[name].values, dtype=np.float64), about)
+    return out
+
+
+def _leap_seconds(calendar: str) -> dict[str, str]:
+    """What CF 1.11 wants to be said of calendars that could have them."""
+    real = calendar in ("standard", "proleptic_gregorian", "julian")
+    return {"units_metadata": "leap_seconds: none"} if real else {}
+
+
+def in_memory(ds: xr.Dataset) -> xr.Dataset:
+    """An ensemble whose ``to_netcdf`` writes CF: attributes, and encodings that xarray would choose otherwise.
+
+    Args:
+        ds: Canonical Dataset with time and bounds, of the attribute ``timescale``.
+    """
+    dates, history = ds["time_bnds"].values, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}: made in memory"
+    out = ds.assign_attrs(Conventions=CONVENTIONS, frequency=FREQUENCIES[ds.attrs["timescale"]], history=history)
+    out["time"].attrs |= _leap_seconds(dates[0, 0].calendar)
+    for name in (n for n in out.coords if n not in out.dims or n in ("time", "lat", "lon")):
+        out[name].encoding["_FillValue"] = None
+    kept = {"units": f"days since {dates[0, 0].year:04d}-01-01", "calendar": dates[0, 0].calendar, "dtype": "float64"}
+    for name in ("time", "time_bnds"):
+        out[name].encoding |= kept
     return out
 
 

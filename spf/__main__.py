@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from climatesuite.cli import years
 from climatesuite.conventions import TIMESCALES
@@ -43,14 +44,24 @@ def parser() -> argparse.ArgumentParser:
     train.set_defaults(command=_train)
 
     sample = verbs.add_parser(
-        "sample", help="an ensemble from a checkpoint and each forcing file", description=_sample.__doc__
+        "sample", help="an ensemble of each scenario from an emulator", description=_sample.__doc__
     )
-    sample.add_argument("checkpoint", type=Path, help="emulator.pt of a run")
-    about = "inputs_<scenario>.nc in ClimateBench's layout, one file for each scenario"
-    sample.add_argument("scenarios", type=Path, nargs="*", metavar="forcings", help=about)
-    sample.add_argument("--forcings", type=Path, nargs="+", default=[], help="the same, as an option")
+    sample.add_argument("checkpoint", metavar="emulator", help="a name such as cesm2, or emulator.pt of a run")
+    about = (
+        "ssp370 or another that the emulator or CLIMATE_DATA knows, or a file inputs_<scenario>.nc; one ensemble each"
+    )
+    sample.add_argument("scenarios", nargs="*", metavar="scenario", help=about)
+    sample.add_argument("--scenario", nargs="+", default=[], help="the same, as an option")
+    sample.add_argument("--forcings", nargs="+", default=[], help="the same, of files")
     sample.add_argument(
-        "--years", type=years, default=None, help="first-last, e.g. 2015-2099 (default: all in the file)"
+        "--years",
+        nargs="+",
+        action=_Years,
+        help="first and last, e.g. 2015 2099 or 2015-2099 (default: all that are known)",
+    )
+    sample.add_argument("--variables", nargs="+", default=[], help="fields to keep (default: all)")
+    sample.add_argument(
+        "--calendar", default="", help="of the result, e.g. standard (default: the Earth system model's)"
     )
     sample.add_argument("--timescale", choices=TIMESCALES, default="year")
     sample.add_argument("--members", type=_positive, default=20, help="ensemble size (default 20)")
@@ -74,7 +85,8 @@ def parser() -> argparse.ArgumentParser:
     )
     sample.add_argument(
         "--out", type=Path, required=True,
-        help="NetCDF file x.nc or Zarr store x.zarr; for several scenarios a folder, or a name such as '{scenario}.zarr'",
+        help="NetCDF file x.nc or Zarr store x.zarr; for several scenarios a folder, or a name such as '{scenario}.zarr'; with "
+        "'{variable}' in the name a NetCDF file for each variable",
     )  # fmt: skip
     sample.set_defaults(command=_sample, verb=sample)
 
@@ -104,6 +116,16 @@ def parser() -> argparse.ArgumentParser:
     _deterministic(climax)
     climax.set_defaults(command=_climax)
     return top
+
+
+class _Years(argparse.Action):
+    """``2015 2099``, ``2015-2099`` or ``2015`` as first and last year."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        try:
+            namespace.years = years("-".join(values))
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"argument --years: {error}")
 
 
 def _experiment(verb: argparse.ArgumentParser) -> None:
@@ -155,16 +177,16 @@ def _train(args: argparse.Namespace) -> int:
 
 def _sample(args: argparse.Namespace) -> int:
     """Draw an ensemble for any scenario and write it as CF NetCDF or Zarr. Under torchrun processes share the members."""
-    forcings = [*args.scenarios, *args.forcings]
-    if not forcings:
-        args.verb.error("give at least one forcing file, inputs_<scenario>.nc")
+    scenarios = [*args.scenarios, *args.scenario, *args.forcings]
+    if not scenarios:
+        args.verb.error("give at least one scenario, e.g. --scenario ssp370 or --scenario inputs_<scenario>.nc")
     from spf.commands.sample import sample_files
 
     given = {name: getattr(args, name) for name in ("solver", "n_steps", "shift", "batch", "seed")}
     settings = {name: value for name, value in given.items() if value is not None}
     files = sample_files(
-        args.checkpoint, forcings, args.timescale, args.members, args.years, settings, args.out, args.precision,
-        args.source, 60 * args.patience,
+        args.checkpoint, scenarios, args.timescale, args.members, args.years, settings, args.out, args.precision,
+        args.source, 60 * args.patience, args.variables, args.calendar,
     )  # fmt: skip
     if files:
         print("\n".join(map(str, files)))

@@ -19,6 +19,8 @@ from spf.codec import FieldCodec, pool_forcings
 ENERGY_LEFT = 5e-5
 """Root-mean-square error over the root mean square of a forcing's maps, at most."""
 
+ABOUT = ("experiment_id", "license", "accounting")
+
 
 class Carried(Mapping[str, xr.Dataset]):
     """Canonical monthly forcings by scenario, made when they are asked for.
@@ -52,7 +54,7 @@ def pack(forcings: xr.Dataset, codec: FieldCodec) -> dict[str, Any]:
     for i, name in enumerate(codec.forcings):
         gridded = "lat" in forcings[name].dims
         parts[name] = _factors(pooled[:, i]) if gridded else {"series": pooled[:, i, 0, 0].clone()}
-    about = {k: str(forcings.attrs.get(k, "not stated")) for k in ("experiment_id", "license")}
+    about = {k: str(forcings.attrs.get(k, "not stated")) for k in ABOUT}
     years = [int(forcings.year.values[0]), int(forcings.year.values[-1])]
     return {**about, "calendar": codec.calendar, "years": years, "forcings": parts}
 
@@ -70,7 +72,7 @@ def unpack(content: Mapping[str, Any], codec: FieldCodec) -> xr.Dataset:
         else:
             maps = torch.einsum("tr,rhw->thw", part["series_of_maps"], part["maps"]).numpy()
             fields[name] = (("time", "lat", "lon"), np.kron(maps, block), attrs)
-    about = {k: content[k] for k in ("experiment_id", "license", "calendar")} | {"timescale": "month"}
+    about = {k: content[k] for k in (*ABOUT, "calendar")} | {"timescale": "month"}
     return xr.Dataset(fields, coords | codec.grid.coords(), about)
 
 

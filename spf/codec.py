@@ -212,16 +212,18 @@ class FieldCodec:
         return ForcingSeries(int(month.year.values[0]), (months * weights).sum(1), months, days.sum(1))
 
     def beyond_training(self, month: xr.Dataset) -> list[str]:
-        """One sentence for each forcing that leaves the range seen in training by a tenth of it or more."""
+        """One sentence for each forcing that leaves the range seen in training by a tenth of it or more, with how far."""
         level = pool_forcings(month, self.forcings, self.grid, self.forcing_pooling).mean((2, 3))
         said = []
         for i, name in enumerate(self.forcings):
-            low, high = self.forcing_range[name]
-            found, room = (float(level[:, i].min()), float(level[:, i].max())), 0.1 * (high - low)
-            if found[0] < low - room or found[1] > high + room:
+            (low, high), values = self.forcing_range[name], level[:, i]
+            over = torch.maximum(low - values, values - high) / max(high - low, 1e-30)
+            if float(over.max()) > 0.1:
+                first = int(month.year.values[int((over > 0.1).nonzero()[0])])
                 said.append(
-                    f"{name} runs from {found[0]:.4g} to {found[1]:.4g} {FORCINGS[name].units}, trained on {low:.4g} to "
-                    f"{high:.4g}: the ensemble extrapolates (is the file in the unit and accounting of the training forcings?)"
+                    f"{name} runs from {float(values.min()):.4g} to {float(values.max()):.4g} {FORCINGS[name].units}, trained on "
+                    f"{low:.4g} to {high:.4g}: from {first} on the ensemble extrapolates, by {float(over.max()):.0%} of that range "
+                    "at most (is it in the unit and accounting of the training forcings?)"
                 )
         return said
 

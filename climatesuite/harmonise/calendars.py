@@ -190,7 +190,7 @@ def relabel(ds: xr.Dataset, calendar: str) -> xr.Dataset:
         calendar: CF calendar.
 
     Returns:
-        Dataset whose time coordinates and attribute ``calendar`` are of that calendar.
+        Dataset whose time coordinates and attribute ``calendar`` are of that calendar; ``native_calendar`` is the one it had.
 
     Raises:
         DataContractError: If the calendar or the timescale is unknown.
@@ -199,4 +199,5 @@ def relabel(ds: xr.Dataset, calendar: str) -> xr.Dataset:
     coords = time_coords(ds["year"].values, str(ds.attrs.get("timescale")), calendar, months)
     for name, variable in coords.items():  # attributes and encoding of the Dataset's own coordinates stay
         variable.attrs = {**variable.attrs, **ds[name].attrs} if name in ds.variables else variable.attrs
-    return ds.assign_coords(coords).assign_attrs(calendar=canonical_calendar(calendar))
+    native = ds.attrs.get("native_calendar", ds["time"].values[0].calendar)
+    return ds.assign_coords(coords).assign_attrs(calendar=canonical_calendar(calendar), native_calendar=native)

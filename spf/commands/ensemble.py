@@ -24,12 +24,14 @@ from climatesuite import __version__
 from climatesuite.conventions import VARIABLES
 from climatesuite.errors import DataContractError
 from climatesuite.export import annotate_zarr, create_zarr, write_cf, write_zarr_member
+from climatesuite.harmonise.calendars import canonical_calendar, relabel
 from spf.commands.share import ALONE, PATIENCE_SECONDS, Share, wait_for
 from spf.config import SamplingConfig
 from spf.sampling.about import ensemble_attrs
 from spf.sampling.emulator import Emulator
 
 SECONDS = "seconds"
+VARIABLE = "{variable}"
 KEY_ATTR, SECONDS_ATTR = "sampling_key", "sampling_seconds"
 log = logging.getLogger("spf")
 
@@ -52,7 +54,10 @@ class Ensemble:
         members: How many.
         years: First and last year.
         sampling: Solver, batch and seed.
-        out: What to make: ``.zarr`` is a Zarr store, anything else a NetCDF file.
+        out: What to make: ``.zarr`` is a Zarr store, anything else a NetCDF file, or one for each variable where the name holds
+            ``{variable}``.
+        variables: Fields to keep; default all.
+        calendar: Of the result; default that of the Earth system model.
     """
 
     emulator: Emulator
@@ -62,15 +67,41 @@ class Ensemble:
     years: tuple[int, int]
     sampling: SamplingConfig
     out: Path
+    variables: tuple[str, ...] = ()
+    calendar: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse steps that do not fit the stages before anything is made."""
+        """Refuse steps that do not fit the stages, and names that do not fit the kind of file, before anything is made."""
         self.sampling.steps(len(self.emulator.backbone.spec.path(self.timescale)))
+        canonical_calendar(self.calendar or "standard")
+        if self.is_zarr and VARIABLE in self.out.name:
+            raise DataContractError(
+                str(self.out), "a store for each variable", "one store, where each variable is an array of its own",
+                f"leave {VARIABLE} out, or write NetCDF files",
+            )  # fmt: skip
 
     @property
     def is_zarr(self) -> bool:
         """Whether a Zarr store is made."""
         return self.out.suffix == ".zarr"
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields that are kept."""
+        return self.variables or self.emulator.codec.variables
+
+    @property
+    def files(self) -> dict[Path, tuple[str, ...]]:
+        """What is made, and the fields in it."""
+        if VARIABLE not in self.out.name:
+            return {self.out: self.fields}
+        return {self.out.with_name(self.out.name.replace(VARIABLE, v)): (v,) for v in self.fields}
+
+    @cached_property
+    def template(self) -> xr.Dataset:
+        """Coordinates and attributes, without fields."""
+        found = self.emulator.template(self.forcings, self.timescale, self.years)
+        return relabel(found, self.calendar) if self.calendar else found
 
     @cached_property
     def key(self) -> str:
@@ -81,6 +112,7 @@ class Ensemble:
         about = [
             __version__, self.emulator.digest, self.emulator.precision, self.timescale, self.years, self.members,
             asdict(self.sampling), self.forcings.attrs.get("experiment_id"), self.emulator.source,
+            self.fields, self.calendar,
         ]  # fmt: skip
         digest.update(json.dumps(about, default=str, sort_keys=True).encode())
         return digest.hexdigest()
@@ -88,7 +120,7 @@ class Ensemble:
     @cached_property
     def parts(self) -> Path:
         """Hidden folder of what is done."""
-        return self.out.parent / f".{self.out.stem}.{self.key[:12]}.parts"
+        return self.out.parent / f".{self.out.stem.replace(VARIABLE, 'each')}.{self.key[:12]}.parts"
 
     @property
     def store(self) -> Path:
@@ -97,8 +129,9 @@ class Ensemble:
 
     def seconds_if_there(self) -> float | None:
         """Seconds that drawing took, if the result is there already; otherwise None."""
-        attrs = _attrs_of(self.out)
-        return float(attrs.get(SECONDS_ATTR, 0.0)) if attrs.get(KEY_ATTR) == self.key else None
+        found = [_attrs_of(file) for file in self.files]
+        whole = all(attrs.get(KEY_ATTR) == self.key for attrs in found)
+        return float(found[0].get(SECONDS_ATTR, 0.0)) if whole else None
 
     def prepare(self) -> None:
         """Make the hidden folder, for one process before all others draw.
@@ -112,15 +145,13 @@ class Ensemble:
             )
         for warning in self.emulator.codec.beyond_training(self.forcings):
             log.warning("%s", warning)
-        template = self.emulator.template(self.forcings, self.timescale, self.years)
         if not self.is_zarr:
             self.parts.mkdir(parents=True, exist_ok=True)
         elif not self.store.exists():
             shutil.rmtree(self.parts, ignore_errors=True)
             self.parts.mkdir(parents=True)
             begun = self.parts / "begun.zarr"
-            variables, numbers = self.emulator.codec.variables, range(self.members)
-            create_zarr(begun, template, variables, numbers, self._attributes(template))
+            create_zarr(begun, self.template, self.fields, range(self.members), self._attributes())
             begun.rename(self.store)
 
     def is_prepared(self) -> bool:
@@ -153,12 +184,11 @@ class Ensemble:
                 begin = time.monotonic()
 
     def _keep(self, member: int, fields: xr.Dataset, begin: float) -> None:
-        variables = self.emulator.codec.variables
         arrays = {}
         if self.is_zarr:
-            write_zarr_member(self.store, member, fields[list(variables)])
+            write_zarr_member(self.store, member, fields[list(self.fields)])
         else:
-            arrays = {v: fields[v].values for v in variables}
+            arrays = {v: fields[v].values for v in self.fields}
         _save(self.parts / f"{member}.npz", {**arrays, SECONDS: np.array(time.monotonic() - begin)})
 
     def publish(self) -> float:
@@ -182,9 +212,9 @@ class Ensemble:
             annotate_zarr(self.store, {SECONDS_ATTR: round(spent, 3)})
             _replace_folder(self.store, self.out)
         else:
-            template = self.emulator.template(self.forcings, self.timescale, self.years)
-            attrs = {**self._attributes(template), SECONDS_ATTR: round(spent, 3)}
-            write_cf(self.out, _members(self.parts, self.members, template), template, attrs)
+            attrs = {**self._attributes(), SECONDS_ATTR: round(spent, 3)}
+            for file, variables in self.files.items():
+                write_cf(file, _members(self.parts, self.members, self.template, variables), self.template, attrs)
         self.discard()
         return spent + time.monotonic() - begin
 
@@ -193,8 +223,9 @@ class Ensemble:
         if self.parts.exists():  # renamed first: a process that looks meanwhile sees all of it or nothing
             shutil.rmtree(self.parts.rename(self.parts.with_suffix(f".{uuid4().hex[:8]}")))
 
-    def _attributes(self, template: xr.Dataset) -> dict[str, Any]:
-        return {**ensemble_attrs(self.emulator, template, self.sampling, self.sampling.seed), KEY_ATTR: self.key}
+    def _attributes(self) -> dict[str, Any]:
+        about = ensemble_attrs(self.emulator, self.template, self.forcings, self.sampling, self.sampling.seed)
+        return {**about, KEY_ATTR: self.key}
 
 
 def write_ensemble(
@@ -208,6 +239,8 @@ def write_ensemble(
     progress: bool = True,
     share: Share = ALONE,
     patience: float = PATIENCE_SECONDS,
+    variables: tuple[str, ...] = (),
+    calendar: str = "",
 ) -> float:
     """Draw an ensemble and write it to ``out``; memory does not grow with the number of members.
 
@@ -226,6 +259,8 @@ def write_ensemble(
         share: Which of several processes with the same arguments this is; each draws its members, the first one publishes.
         patience: Seconds without a new member after which the first process gives up waiting for the others, and these
             for it.
+        variables: Fields to keep; default all.
+        calendar: Of the result; default that of the Earth system model.
 
     Returns:
         Seconds that drawing and writing took, over all interruptions and processes; for processes other than the first 0.
@@ -233,7 +268,7 @@ def write_ensemble(
     Raises:
         DataContractError: If other processes do not deliver, or a folder stands where the result should be.
     """
-    ensemble = Ensemble(emulator, forcings, timescale, members, years, sampling, out)
+    ensemble = Ensemble(emulator, forcings, timescale, members, years, sampling, out, variables, calendar)
     seconds = ensemble.seconds_if_there()
     if seconds is not None:
         if share.rank == 0:
@@ -312,12 +347,10 @@ def _replace_folder(new: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _members(parts: Path, members: int, template: xr.Dataset) -> Iterator[tuple[int, xr.Dataset]]:
+def _members(
+    parts: Path, members: int, template: xr.Dataset, variables: Sequence[str]
+) -> Iterator[tuple[int, xr.Dataset]]:
     for member in range(members):
         with np.load(parts / f"{member}.npz") as arrays:
-            fields = {
-                v: (("time", "lat", "lon"), arrays[v], {"units": VARIABLES[v].units})
-                for v in arrays.files
-                if v in VARIABLES
-            }
+            fields = {v: (("time", "lat", "lon"), arrays[v], {"units": VARIABLES[v].units}) for v in variables}
         yield member, template.assign(fields)

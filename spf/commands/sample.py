@@ -11,6 +11,7 @@ from spf.commands.ensemble import predict_minutes, write_ensemble
 from spf.commands.share import PATIENCE_SECONDS, Share
 from spf.commands.spread import open_emulator
 from spf.config import SamplingConfig
+from spf.sampling.request import check_variables
 from spf.sampling.solvers import CALLS_PER_STEP
 
 log = logging.getLogger("spf")
@@ -18,8 +19,8 @@ SCENARIO = "{scenario}"
 
 
 def sample_files(
-    checkpoint: Path,
-    forcings: Sequence[Path],
+    checkpoint: str | Path,
+    scenarios: Sequence[str | Path],
     timescale: str,
     members: int,
     years: tuple[int, int] | None,
@@ -28,34 +29,40 @@ def sample_files(
     precision: str = "",
     source_id: str = "",
     patience: float = PATIENCE_SECONDS,
+    variables: Sequence[str] = (),
+    calendar: str = "",
 ) -> list[Path]:
-    """An ensemble from a checkpoint for every forcing file; under torchrun the processes share the members.
+    """An ensemble from a checkpoint for every scenario; under torchrun the processes share the members.
 
     Args:
-        checkpoint: ``emulator.pt`` of a run.
-        forcings: Forcing files, one a scenario.
+        checkpoint: ``emulator.pt`` of a run, or the name of an emulator that is shipped.
+        scenarios: Names that the emulator or CLIMATE_DATA knows, or forcing files.
         timescale: ``decade``, ``year`` or ``month``.
         members: How many, of each scenario.
-        years: First and last year; None for all that a file covers.
+        years: First and last year; None for all that the forcings cover.
         settings: What differs from the sampling of the checkpoint's experiment, e.g. solver, n_steps, batch, seed.
-        out: NetCDF file or Zarr store, or what `targets` makes of it for several scenarios.
+        out: NetCDF file or Zarr store, or what `targets` makes of it for several scenarios; with ``{variable}`` in its name a
+            file for each variable.
         precision: Of the network; empty takes that of its training.
         source_id: Which of the Earth system models it was trained on; empty takes the first.
         patience: Seconds that processes wait for each other without anything new.
+        variables: Fields to keep; default all.
+        calendar: Of the result; default that of the Earth system model.
 
     Returns:
         The files made, by the first process.
 
     Raises:
-        DataContractError: If it was not trained on ``source_id``, forcings do not fit, or several scenarios would have one file.
+        DataContractError: If it was not trained on ``source_id`` or the variables, a scenario is not known, forcings do not fit,
+            or several scenarios would have one file.
     """
-    share, files = Share.from_environment(), targets(out, forcings)
+    share, files = Share.from_environment(), targets(out, scenarios)
     emulator = open_emulator(checkpoint, precision)
     emulator = emulator.of(source_id) if source_id else emulator
     emulator.backbone.to(share.device())
-    how = changed(emulator.sampling, settings)
-    for source, file in zip(forcings, files, strict=True):
-        drivers = emulator.open_forcings(source)
+    how, wanted = changed(emulator.sampling, settings), check_variables(variables or None, emulator.codec)
+    for scenario, file in zip(scenarios, files, strict=True):
+        drivers = emulator.forcings(scenario)
         covered = years or (int(drivers.year.values[0]), int(drivers.year.values[-1]))
         among = f" in {share.world} processes" if share.world > 1 else ""
         if share.rank == 0:
@@ -63,8 +70,9 @@ def sample_files(
             minutes = predict_minutes(emulator, drivers, timescale, own, covered, how)
             log.info("sampling %d members, timescale %s%s (predicted %.1f minutes)", members, timescale, among, minutes)
         seconds = write_ensemble(
-            emulator, drivers, timescale, members, covered, how, file, share=share, patience=patience
-        )
+            emulator, drivers, timescale, members, covered, how, file, share=share, patience=patience,
+            variables=wanted, calendar=calendar,
+        )  # fmt: skip
         if share.rank == 0:
             log.info("took %.1f minutes%s", seconds / 60, " of all processes together" if among else "")
     return files if share.rank == 0 else []
@@ -81,23 +89,23 @@ def changed(how: SamplingConfig, settings: Mapping[str, Any]) -> SamplingConfig:
     return replace(how, **settings)
 
 
-def targets(out: Path, forcings: Sequence[Path]) -> list[Path]:
+def targets(out: Path, scenarios: Sequence[str | Path]) -> list[Path]:
     """The file of each scenario.
 
     Args:
         out: A file or store for one scenario; a folder, which gets ``<scenario>.nc``; or a name with ``{scenario}`` in it.
-        forcings: Forcing files ``inputs_<scenario>.nc``.
+        scenarios: Names, or forcing files ``inputs_<scenario>.nc``.
 
     Raises:
         DataContractError: If several scenarios would have one file.
     """
-    scenarios = [path.stem.removeprefix("inputs_") for path in forcings]
+    names = [Path(s).name.removesuffix(".nc").removeprefix("inputs_") for s in scenarios]
     if SCENARIO not in out.name and out.suffix != ".zarr" and (out.is_dir() or not out.suffix):
         out = out / f"{SCENARIO}.nc"
-    files = [out.with_name(out.name.replace(SCENARIO, scenario)) for scenario in scenarios]
+    files = [out.with_name(out.name.replace(SCENARIO, name)) for name in names]
     if len(set(files)) < len(files):
         raise DataContractError(
-            f"--out {out}", f"one file for {', '.join(scenarios)}", "a file each",
+            f"--out {out}", f"one file for {', '.join(names)}", "a file each",
             f"give a folder, or a name with {SCENARIO} in it, and every scenario once",
         )  # fmt: skip
     return files

@@ -27,8 +27,8 @@ class Order:
     """An ensemble to be drawn, in words that travel between processes.
 
     Attributes:
-        checkpoint: ``emulator.pt`` of a run.
-        forcings: Forcing file of the scenario.
+        checkpoint: ``emulator.pt`` of a run, or the name of an emulator that is shipped.
+        forcings: Name of a scenario that the emulator or CLIMATE_DATA knows, or its forcing file.
         timescale: ``decade``, ``year`` or ``month``.
         members: How many.
         out: NetCDF file, or Zarr store with the suffix ``.zarr``.
@@ -94,7 +94,7 @@ def _open(order: Order) -> Ensemble:
     emulator = open_emulator(order.checkpoint, order.precision)
     emulator.backbone.to(ALONE.device())  # a cluster shows each of its workers the accelerators that are its own
     with HDF5:
-        forcings = emulator.open_forcings(order.forcings)
+        forcings = emulator.forcings(order.forcings)
     years = order.years or (int(forcings.year.values[0]), int(forcings.year.values[-1]))
     how = order.sampling or emulator.sampling
     return Ensemble(emulator, forcings, order.timescale, order.members, years, how, Path(order.out))

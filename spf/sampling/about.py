@@ -9,7 +9,6 @@ import numpy as np
 import xarray as xr
 
 from climatesuite.conventions import FORCINGS
-from climatesuite.export import CONVENTIONS, FREQUENCIES
 from climatesuite.harmonise.calendars import YEARS_PER_DECADE
 from spf.codec import FieldCodec
 from spf.config import SamplingConfig
@@ -21,9 +20,11 @@ METHOD = "climatesuite-spf: Spatiotemporal Pyramid Flows (arXiv 2512.02268) arou
 UNSCORED = "no scores in this checkpoint; see the scores.json of its run, or `spf ship` it with them"
 
 
-def ensemble_attrs(emulator: "Emulator", template: xr.Dataset, how: SamplingConfig, seed: int) -> dict[str, Any]:
-    """Global attributes of an ensemble."""
-    known = emulator.provenance
+def ensemble_attrs(
+    emulator: "Emulator", template: xr.Dataset, forcings: xr.Dataset, how: SamplingConfig, seed: int
+) -> dict[str, Any]:
+    """Global attributes of an ensemble: what drew it from what, and by how far its scenario leaves what was learned from."""
+    known, beyond = emulator.provenance, emulator.codec.beyond_training(forcings)
     return {
         "title": f"Emulated {known['source_id']} under {template.attrs.get('experiment_id', 'a scenario')}",
         "institution": "made with climatesuite-spf",
@@ -37,19 +38,8 @@ def ensemble_attrs(emulator: "Emulator", template: xr.Dataset, how: SamplingConf
         "solver": f"{how.solver}, {_words(how.n_steps)} steps a stage, shift {_words(how.shift)}",
         "precision": emulator.precision,
         "comment": f"{emulator.how_members_hang_together} Negative precipitation is set to zero.",
+        **({"extrapolation": "; ".join(beyond)} if beyond else {}),
     }
-
-
-def cf_attrs(timescale: str) -> dict[str, str]:
-    """Global attributes that CF and CMOR want in memory too; the writer has its own."""
-    return {"Conventions": CONVENTIONS, "frequency": FREQUENCIES[timescale]}
-
-
-def dated(ensemble: xr.Dataset) -> xr.Dataset:
-    """The same, with one unit of time for whoever writes it: ``to_netcdf`` would choose one for time and one for its bounds."""
-    first = ensemble["time_bnds"].values[0, 0]
-    ensemble["time"].encoding |= {"units": f"days since {first.year:04d}-01-01", "calendar": first.calendar}
-    return ensemble
 
 
 def drivers(forcings: xr.Dataset, codec: FieldCodec, timescale: str, labels: Sequence[int]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from climatesuite.conventions import VARIABLES
 from climatesuite.errors import DataContractError
+from climatesuite.export import in_memory
 from climatesuite.harmonise.calendars import relabel, time_coords
 from climatesuite.harmonise.grids import grid_attrs
 from spf import checkpoint
@@ -203,8 +204,8 @@ class Emulator:
             log.warning("%s", warning)
         span = request.years_of(years, forcings)
         out = request.ensemble(self, forcings, timescale, numbers, span, seed, how, wanted)
-        out.attrs |= about.ensemble_attrs(self, out, how, seed) | about.cf_attrs(timescale)
-        return about.dated(relabel(out, calendar) if calendar else out)
+        out.attrs |= about.ensemble_attrs(self, out, forcings, how, seed)
+        return in_memory(relabel(out, calendar) if calendar else out)
 
     def draw(
         self,
@@ -341,7 +342,7 @@ class Emulator:
         attrs |= {"timescale": timescale, "calendar": calendar, "decade_start": self.decade_start}
         out = xr.Dataset(coords=coords | self.codec.grid.coords(), attrs=attrs)
         for axis in ("lat", "lon"):
-            out[axis].attrs, out[axis].encoding = grid_attrs(axis), {"_FillValue": None}
+            out[axis].attrs = grid_attrs(axis)
         return out
 
     def _plan(
