@@ -241,7 +241,7 @@ def _coordinates(template: xr.Dataset) -> dict[str, tuple[tuple[str, ...], NDArr
         "long_name": "time",
         "axis": "T",
         "bounds": "time_bnds",
-        **_leap_seconds(calendar),
+        **leap_seconds(calendar),
     }
     out: dict[str, tuple[tuple[str, ...], NDArray[Any], dict[str, Any]]] = {
         "time": (
@@ -263,27 +263,10 @@ def _coordinates(template: xr.Dataset) -> dict[str, tuple[tuple[str, ...], NDArr
     return out
 
 
-def _leap_seconds(calendar: str) -> dict[str, str]:
+def leap_seconds(calendar: str) -> dict[str, str]:
     """What CF 1.11 wants to be said of calendars that could have them."""
     real = calendar in ("standard", "proleptic_gregorian", "julian")
     return {"units_metadata": "leap_seconds: none"} if real else {}
-
-
-def in_memory(ds: xr.Dataset) -> xr.Dataset:
-    """An ensemble whose ``to_netcdf`` writes CF: attributes, and encodings that xarray would choose otherwise.
-
-    Args:
-        ds: Canonical Dataset with time and bounds, of the attribute ``timescale``.
-    """
-    dates, history = ds["time_bnds"].values, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}: made in memory"
-    out = ds.assign_attrs(Conventions=CONVENTIONS, frequency=FREQUENCIES[ds.attrs["timescale"]], history=history)
-    out["time"].attrs |= _leap_seconds(dates[0, 0].calendar)
-    for name in (n for n in out.coords if n not in out.dims or n in ("time", "lat", "lon")):
-        out[name].encoding["_FillValue"] = None
-    kept = {"units": f"days since {dates[0, 0].year:04d}-01-01", "calendar": dates[0, 0].calendar, "dtype": "float64"}
-    for name in ("time", "time_bnds"):
-        out[name].encoding |= kept
-    return out
 
 
 def _plain(value: Any) -> Any:

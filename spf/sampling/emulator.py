@@ -13,9 +13,9 @@ from torch import Tensor
 
 from climatesuite.conventions import VARIABLES
 from climatesuite.errors import DataContractError
-from climatesuite.export import in_memory
 from climatesuite.harmonise.calendars import relabel, time_coords
 from climatesuite.harmonise.grids import grid_attrs
+from climatesuite.in_memory import in_memory
 from spf import checkpoint
 from spf.carried import Carried
 from spf.codec import FieldCodec
