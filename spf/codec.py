@@ -327,11 +327,11 @@ def _predictor(response: Response, month: xr.Dataset, forcing: xr.Dataset | None
 
 
 def _has_pattern(response: EnergyBalanceResponse, predictor: xr.DataArray) -> bool:
-    """Whether the pattern change knows the scenario, or is not used at all."""
+    """Whether the pattern change knows the scenario or its parent, or is not used at all."""
     change = response.pattern_change
     if change is None or not response.kappa:
         return True
-    return predictor.attrs.get("experiment_id") in change.patterns["experiment_id"].values.tolist()
+    return change.scenario_of(predictor) is not None
 
 
 def _as_tensors(value: Any) -> Any:

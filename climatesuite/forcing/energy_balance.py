@@ -292,14 +292,15 @@ class EnergyBalance:
             forcing: ``COMPONENTS`` with dim ``year`` from 1850, W m-2: :func:`ar6_forcing`, or one of your own.
 
         Returns:
-            ``(response, year)``, K; keeps the attribute ``experiment_id``.
+            ``(response, year)``, K; keeps the attributes ``experiment_id`` and ``parent_experiment_id``.
 
         Raises:
             DataContractError: If a component is absent or has gaps, or the years do not begin in 1850.
         """
         values = np.stack([m.evaluate(forcing).values for m in self.members])
         coords = {"response": list(self.names), "year": forcing["year"].values}
-        attrs = {"units": "K", **{k: v for k, v in forcing.attrs.items() if k == "experiment_id"}}
+        kept = ("experiment_id", "parent_experiment_id")
+        attrs = {"units": "K", **{k: v for k, v in forcing.attrs.items() if k in kept}}
         return xr.DataArray(values, coords, ("response", "year"), "global_mean", attrs)
 
     @classmethod

@@ -65,6 +65,12 @@ class PatternChange:
     patterns: xr.DataArray
     training: xr.DataArray
 
+    def scenario_of(self, predictor: xr.DataArray) -> str | None:
+        """The predictor's scenario or else the one it departs from, whichever the other models ran; None if neither."""
+        known = self.patterns["experiment_id"].values.tolist()
+        named = (predictor.attrs.get(n) for n in ("experiment_id", "parent_experiment_id"))
+        return next((str(n) for n in named if n in known), None)
+
     def of(self, scenario: str) -> xr.DataArray:
         """Pattern of a scenario minus that of the training scenarios, K K-1.
 
@@ -160,7 +166,8 @@ class EnergyBalanceResponse:
             years: As for :meth:`ForcedResponse.evaluate`; without it all that the predictor covers (from 1850).
             decade_start: The same.
             member: The global mean to use is ``member`` modulo their number; their mean response if None.
-            pattern_of: Scenario whose multi-model pattern is taken; by default the predictor's ``experiment_id``.
+            pattern_of: Scenario whose multi-model pattern is taken; by default the predictor's ``experiment_id``, or its
+                ``parent_experiment_id`` where the other models did not run that.
 
         Returns:
             Dataset of the fields, dims (time, lat, lon), float64, canonical units, with ``year`` (and ``month``) along time.
@@ -180,7 +187,8 @@ class EnergyBalanceResponse:
             values.append(self.common * self.departure.powers(all_years))
         if self.kappa and self.pattern_change is not None and GLOBAL_MEAN_OF in self.variables:
             mean = predictor.isel(response=chosen)
-            slopes.append(self._changed_pattern(pattern_of or predictor.attrs.get("experiment_id")))
+            known = self.pattern_change.scenario_of(predictor)
+            slopes.append(self._changed_pattern(pattern_of or known or predictor.attrs.get("experiment_id")))
             values.append(self.kappa * (mean.values.mean(0, keepdims=True) - _base_level(mean)))
         predictors = xr.DataArray(np.concatenate(values), {"year": all_years}, ("line", "year"))
         intercept = _sum([self.lines[k].intercept for k in chosen], share)

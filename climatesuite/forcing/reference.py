@@ -165,9 +165,9 @@ def carried_forcing(month: xr.Dataset, calibration: Calibration) -> xr.Dataset |
             )  # fmt: skip
         return None
     parts = {n: ("year", month[f"{CARRIED}{n}"].values, {"units": "W m-2"}) for n in COMPONENTS}
-    out = xr.Dataset(
-        parts, {"year": month[_YEAR].values.astype(np.int64)}, {"experiment_id": month.attrs["experiment_id"]}
-    )
+    named = {"experiment_id": "experiment_id", "parent_scenario": "parent_experiment_id"}
+    attrs = {new: month.attrs[old] for old, new in named.items() if old in month.attrs}
+    out = xr.Dataset(parts, {"year": month[_YEAR].values.astype(np.int64)}, attrs)
     out["aerosol"] = out["aerosol"] * (
         calibration.aerosol_2014 / float(month[f"{CARRIED}aerosol"].attrs["aerosol_2014"])
     )

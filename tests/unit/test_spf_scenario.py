@@ -57,6 +57,22 @@ def test_a_custom_scenario_from_its_file_draws_the_same(codec, ssp370, tmp_path)
     torch.testing.assert_close(ours, theirs)
 
 
+def test_a_departure_keeps_the_warming_pattern_of_its_parent(ssp370, caplog):
+    runs = training("input4mips")
+    like = runs["ssp126"]
+    names = ["ssp126", "ssp370", "ssp585"]
+    patterns = xr.DataArray(
+        1 + 0.2 * np.random.default_rng(1).standard_normal((3, 12, 8, 12)),
+        {"experiment_id": names, "calendar_month": np.arange(1, 13), "lat": like.lat, "lon": like.lon},
+        ("experiment_id", "calendar_month", "lat", "lon"),
+    )
+    codec = FieldCodec.fit(runs, ("tas",), ("CO2", "SO2"), 4, patterns=patterns)
+    nearly = ssp370.with_aod({2020: 1e-9})
+    ours, theirs = (codec.forced(codec.predictor(f), "year", YEARS) for f in (nearly.forcings, ssp370.forcings))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert "no warming pattern" not in caplog.text
+
+
 def test_emulators_refuse_emissions_that_are_counted_otherwise(codec):
     month = tiny.scenario("low")[["CO2", "SO2"]]
     codec.encode_forcings(month)  # states nothing
