@@ -94,7 +94,9 @@ def explore(ds: xr.Dataset, name: str = "tas", *, base: Base = "first") -> Any:
     slider: dict[str, Any] = {"continuous_update": False}
     return ipywidgets.interactive(
         lambda step, member: show(step, member) and None,
-        step=ipywidgets.SelectionSlider(options=steps, description=ds.attrs.get("timescale", "step"), **slider),
+        step=ipywidgets.SelectionSlider(
+            options=steps, value=steps[-1][1], description=ds.attrs.get("timescale", "step"), **slider
+        ),
         member=ipywidgets.SelectionSlider(options=labels, description="member", **slider),
     )
 

@@ -33,7 +33,8 @@ def plume(
         ensembles: Ensemble ``(member, time, lat, lon)``, or several by name (scenarios; years and decades), a colour each.
         name: Variable.
         truth: Members to draw as lines.
-        base: Reference years, see the module; one level for all, that of the truth, else of the first ensemble.
+        base: Reference years, see the module. Each ensemble has its own level, or the first one's where it lacks these years;
+            beside a truth all have the truth's, so that a bias shows.
         quantiles: An odd number of shares, symmetric about 0.5.
         title: Default says what is drawn.
         ax: Axes; default new ones.
@@ -48,9 +49,12 @@ def plume(
     leader = next(iter(named.values())) if truth is None else truth
     zero, ylabel = base_of(leader, base), plots.unit_text(VARIABLES[name].score_units)
     if zero is not None:
-        level = diagnostics.base_level(next(iter(drawn.values())) if exact is None else exact, zero)
-        drawn = {key: diagnostics.anomaly(series, level) for key, series in drawn.items()}
-        exact = None if exact is None else diagnostics.anomaly(exact, level)
+        first = next(iter(drawn.values())) if exact is None else exact
+        drawn = {
+            key: _departure(series, first if exact is not None else series, first, zero)
+            for key, series in drawn.items()
+        }
+        exact = None if exact is None else _departure(exact, exact, exact, zero)
         ylabel = f"departure from {span(leader, zero)}, {ylabel}"
     axes = ax or pyplot().figure(figsize=plots.SIZE, dpi=plots.DPI, layout="constrained").add_subplot()
     for i, (key, series) in enumerate(drawn.items()):
@@ -65,6 +69,12 @@ def plume(
     if ax is None:
         plots.legend_below(axes)
     return axes
+
+
+def _departure(series: xr.DataArray, own: xr.DataArray, first: xr.DataArray, zero: tuple[int, int]) -> xr.DataArray:
+    years = own["year"].values
+    leader = own if ((years >= zero[0]) & (years <= zero[1])).any() else first
+    return diagnostics.anomaly(series, diagnostics.base_level(leader, zero))
 
 
 def _bands(quantiles: Sequence[float]) -> str:

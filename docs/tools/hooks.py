@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mkdocs.utils import get_relative_url
+
 import climatesuite.__main__
 import spf.__main__
 
@@ -36,6 +38,20 @@ def shipped() -> str:
     """The cards of the emulators that come with the package, one level down."""
     cards = sorted((ROOT / "spf" / "shipped").glob("*.md"))
     return "\n\n".join(re.sub(r"^#", "##", card.read_text(), flags=re.M) for card in cards)
+
+
+SHIM = '<script src="https://unpkg.com/iframe-worker/shim"></script>'
+"""What the theme loads from elsewhere where pages are opened from disk; `frame-worker.js` does the same from here."""
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Nothing is loaded from elsewhere."""
+    return output.replace(SHIM, f'<script src="{get_relative_url("frame-worker.js", page.url)}"></script>')
+
+
+def on_post_template(output_content: str, template_name: str, **_: Any) -> str:
+    """Nor by the page that says there is no such page."""
+    return output_content.replace(SHIM, "")
 
 
 MARKS = {"<!-- commands -->": commands, "<!-- shipped -->": shipped}

@@ -47,7 +47,7 @@ def as_shipped(trained, monkeypatch, tmp_path):
     """The small emulator under the name of the shipped one, and its scenarios, in an empty folder."""
     from spf import shipped
 
-    monkeypatch.setattr(shipped, "find", lambda path: trained.folder / "emulator.pt" if path == "cesm2" else Path(path))
+    monkeypatch.setattr(shipped, "find", lambda path: trained.folder / "emulator.pt" if str(path) == "cesm2" else Path(path))
     monkeypatch.setenv("CLIMATE_DATA", str(trained.folder / "archive"))
     monkeypatch.chdir(tmp_path)
     return spf.load("cesm2")

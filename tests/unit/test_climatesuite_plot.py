@@ -101,14 +101,25 @@ def test_exceedance_of_months_is_about_their_own_calendar_month():
         exceedance(months, "tas", 1.0, (2050, 2060))
 
 
-def test_a_plume_of_scenarios_has_one_level_and_a_colour_each(years):
+def start(line) -> float:
+    return float(np.mean(np.asarray(line.get_ydata(), dtype=float)[:10]))
+
+
+def test_a_plume_beside_a_truth_shows_a_bias_and_without_one_departures(years):
     other = fake_ensemble(members=range(5), years=(2015, 2044), seed=3, bias=1.0)
     axes = plot.plume({"ssp370": years, "warmer": other}, truth=years.isel(member=[0, 1]))
     assert [t.get_text() for t in axes.figure.legends[0].get_texts()] == ["ssp370", "warmer", "truth, 2 members"]
-    one, two = (np.asarray(line.get_ydata(), dtype=float) for line in axes.lines[:2])
-    assert two[:10].mean() - one[:10].mean() == pytest.approx(1.0, abs=0.1)
+    assert start(axes.lines[1]) - start(axes.lines[0]) == pytest.approx(1.0, abs=0.1)
     assert axes.get_ylabel() == "departure from 2015–2024, K"
-    assert np.mean(axes.lines[2].get_ydata()[:10]) == pytest.approx(0.0, abs=0.1)
+    assert start(axes.lines[2]) == pytest.approx(0.0, abs=0.1)
+    axes = plot.plume({"ssp370": years, "warmer": other})
+    assert [start(line) for line in axes.lines] == pytest.approx([0.0, 0.0], abs=0.1)
+
+
+def test_an_ensemble_that_begins_later_departs_from_the_level_of_the_first(years):
+    late = years.isel(time=years.year >= 2030)
+    axes = plot.plume({"all": years, "late": late})
+    np.testing.assert_allclose(axes.lines[1].get_ydata(), axes.lines[0].get_ydata()[15:])
 
 
 def test_a_plume_of_a_region_is_that_of_the_cut_ensemble(years):
