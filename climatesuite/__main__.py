@@ -1,5 +1,5 @@
 """The ``climatesuite`` command: synth, scan, plan, build, forcings, fetch, verify, describe, score, compare, baseline, structure,
-questions, leaderboard."""
+report, questions, leaderboard."""
 
 import argparse
 import sys
@@ -101,6 +101,15 @@ def parser() -> argparse.ArgumentParser:
     compare = verb("compare", cli.compare, "several ensembles on the same cases: paired differences, structure")
     _cases(compare, "compare.json")
 
+    report = verb(
+        "report", cli.report, "one page about one or many emulators: scores, differences, structure, maps, questions"
+    )
+    _cases(report, "report.html")
+    report.add_argument("--title", help="heading of the page")
+    report.add_argument(
+        "--without-diagnostics", action="store_true", help="leave the questions out (minutes for months)"
+    )
+
     baseline = verb("baseline", cli.baseline, "draw an ensemble of a baseline")
     baseline.add_argument("name", choices=cli.BASELINE_NAMES)
     baseline.add_argument(
@@ -147,7 +156,6 @@ def parser() -> argparse.ArgumentParser:
     )
     board.add_argument("submissions", nargs="*", type=cli.existing, help="NetCDF of predicted anomalies, of any tool")
     board.add_argument("--data", type=Path, default=Path("climatebench"), help="folder of inputs_*.nc and outputs_*.nc")
-    board.add_argument("--download", action="store_true", help="fetch the official files (Zenodo) into --data first")
     board.add_argument("--scenario", default="ssp245", help="experiment to be predicted (default ssp245)")
     board.add_argument("--window", type=cli.years, default=(2080, 2100), help="years scored (default 2080-2100)")
     board.add_argument("--training", nargs="+", help="experiments for the baselines (default: as published)")

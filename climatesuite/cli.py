@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -164,6 +165,21 @@ def compare(args: argparse.Namespace) -> int:
     return 0
 
 
+def report(args: argparse.Namespace) -> int:
+    """Write one HTML page about ensemble files of one or many emulators, the same numbers as JSON and CSV beside it."""
+    from climatesuite.evaluate.report_files import report_files
+
+    _say_what_is_absent(args)
+    page = report_files(
+        args.predictions, args.truth, args.reference, args.forcings, args.out, patterns=args.patterns,
+        decade_start=args.decade_start, bootstrap=args.bootstrap, diagnostics=not args.without_diagnostics, title=args.title,
+        command=shlex.join(["climatesuite", *sys.argv[1:]]), progress=sys.stderr.isatty(),
+    )  # fmt: skip
+    for path in sorted(page.parent.glob(f"{page.stem}[._]*")):
+        print(path)
+    return 0
+
+
 def _say_what_is_absent(args: argparse.Namespace) -> None:
     if args.reference and args.forcings is None:
         print(
@@ -202,13 +218,10 @@ def structure(args: argparse.Namespace) -> int:
 
 def leaderboard(args: argparse.Namespace) -> int:
     """Score submissions and the published baselines as ClimateBench does; its published rows stand beside, marked as such."""
-    from climatesuite.evaluate.climatebench_download import download
     from climatesuite.evaluate.leaderboard import as_html, as_text
     from climatesuite.evaluate.leaderboard import leaderboard as make
     from climatesuite.evaluate.report import write_json, write_text
 
-    if args.download:
-        download(args.data)
     board = make(
         args.data, args.submissions, scenario=args.scenario, window=args.window, baselines=args.baselines,
         training=args.training, variables=args.variables,

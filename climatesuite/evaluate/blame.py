@@ -22,6 +22,7 @@ from climatesuite.evaluate import diagnostics, masks, structure, warming
 from climatesuite.evaluate.answers import Row, row
 from climatesuite.evaluate.kernels import Array
 from climatesuite.evaluate.questions import SEASONS, Asked, yearly_values
+from climatesuite.harmonise.coarsen import to_year
 
 FIELD, MEAN, SEASON, TREND = "field", "area mean", "seasonal cycle", "trend"
 RATIOS, RAIN = "warming ratios", "rain per kelvin"
@@ -114,8 +115,10 @@ def blame_rows(asked: Asked) -> list[Row]:
     if size + n_truth < 3:
         raise DataContractError("blame", "one member on each side", "three or more in all", "draw more members")
     regions = xr.concat([asked.large, masks.latitude_bands(side.truth)], "region")
-    x, y = (_statistics(ds, regions, asked.width) for ds in side.both)
-    graph = graph_of(asked.names, "month" in side.truth.coords)
+    has_months = "month" in side.ensemble.coords
+    truth = side.truth if has_months or "month" not in side.truth.coords else to_year(side.truth)
+    x, y = (_statistics(ds, regions, asked.width) for ds in (side.ensemble, truth))
+    graph = graph_of(asked.names, has_months)
     level = ERROR / len(x.values)
     worst: dict[str, Row] = {}
     for key in x.values:

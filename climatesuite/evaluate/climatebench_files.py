@@ -141,7 +141,12 @@ def open_prediction(path: str | Path, variables: Sequence[str] | None = None) ->
 def _open(file: Path, variables: Sequence[str] | None = None, known: Iterable[str] = MEASURED_LIKE) -> xr.Dataset:
     """Variables of a file with the project's names of dims, integer years and ascending axes, in memory."""
     if not file.is_file():
-        raise DataContractError(file.name, f"no such file in {file.parent}", "ClimateBench's layout", "add the file")
+        raise DataContractError(
+            file.name,
+            f"no such file in {file.parent}",
+            "ClimateBench's layout",
+            "add the file (climatesuite fetch climatebench gets the official ones)",
+        )
     try:
         raw = xr.open_dataset(file, decode_times=False, engine="netcdf4")
     except (OSError, RuntimeError) as error:

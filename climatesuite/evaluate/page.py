@@ -38,6 +38,8 @@ figure { margin: 0; } figure img { width: 100%; max-width: 34rem; height: auto; 
 figcaption { font-size: .85rem; line-height: 1.4; margin-top: .25rem; }
 pre { overflow-x: auto; background: #f4f4f4; padding: .6rem .8rem; font-size: .85rem; overflow-wrap: normal; }
 details > summary { cursor: pointer; padding: .3rem 0; }
+.box ul { padding-left: 1.1rem; margin: .3rem 0; }
+@media (max-width: 40rem) { th:first-child, td:first-child { white-space: normal; min-width: 6rem; max-width: 9rem; } }
 @media print { .scroll { overflow: visible; } body { max-width: none; } figure, table { break-inside: avoid; } }
 """
 

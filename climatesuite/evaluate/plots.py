@@ -20,6 +20,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import BoundaryNorm, Colormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from PIL import Image
 
 from climatesuite.evaluate.kernels import Array
 from climatesuite.evaluate.map_geometry import cells_from_dateline, levels, projected_coastline
@@ -45,8 +46,10 @@ def new_axes(size: tuple[float, float] = SIZE, projection: ccrs.Projection | Non
 
 def png(axes: Axes) -> bytes:
     """The figure of some axes as a PNG, the same bytes for the same figure."""
-    buffer = BytesIO()
-    cast(Figure, axes.figure).savefig(buffer, format="png", metadata={"Software": None})
+    drawn, buffer = BytesIO(), BytesIO()
+    cast(Figure, axes.figure).savefig(drawn, format="png", metadata={"Software": None})
+    # a palette of 256 colours takes a third of the space: reports of many emulators are read on telephones
+    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
     return buffer.getvalue()
 
 

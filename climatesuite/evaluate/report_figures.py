@@ -1,6 +1,6 @@
 """The figures of a report for one timescale: plume, changes, errors, spreads, spectra and ranks of every variable."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import NamedTuple
 
@@ -31,12 +31,15 @@ class Drawn(NamedTuple):
     caption: str
 
 
-def colour_limits(opened: Mapping[str, xr.Dataset], truth: Mapping[str, xr.Dataset]) -> dict[str, dict[str, float]]:
-    """One colour scale a variable for changes and one for errors, whatever the timescale."""
+def colour_limits(
+    models: Mapping[str, Mapping[str, xr.Dataset]], truth: Mapping[str, xr.Dataset]
+) -> dict[str, dict[str, float]]:
+    """One colour scale a variable for changes and one for errors, whatever the timescale and the model."""
     out: dict[str, dict[str, float]] = {}
     for name in VARIABLES:
         maps = [diagnostics.change_maps(ds, truth[ts], name)
-                for ts, ds in opened.items() if ts in truth and name in ds and name in truth[ts]]  # fmt: skip
+                for opened in models.values() for ts, ds in opened.items()
+                if ts in truth and name in ds and name in truth[ts]]  # fmt: skip
         if maps:
             changes = [m[key] for m in maps for key in ("truth_change", "change")]
             out[name] = {"change": plots.nice_limit(*changes), "error": plots.nice_limit(*(m["error"] for m in maps))}
@@ -44,17 +47,72 @@ def colour_limits(opened: Mapping[str, xr.Dataset], truth: Mapping[str, xr.Datas
 
 
 def figures_section(
-    timescale: str, ds: xr.Dataset, truth: xr.Dataset | None, limits: Mapping[str, Mapping[str, float]]
+    timescale: str,
+    models: Mapping[str, xr.Dataset],
+    truth: xr.Dataset | None,
+    limits: Mapping[str, Mapping[str, float]],
 ) -> Section:
+    """Figures of one timescale by variable: what stands side by side for all models first, then each model's own folded away.
+
+    Args:
+        timescale: Of all.
+        models: Canonical ensembles by name.
+        truth: Canonical members, or None for plumes alone.
+        limits: Of :func:`colour_limits`.
+    """
     parts = []
-    for name in (n for n in VARIABLES if n in ds):
+    for name in (n for n in VARIABLES if any(n in ds for ds in models.values())):
+        having = {model: ds for model, ds in models.items() if name in ds}
         beside = truth if truth is not None and name in truth else None
-        drawn = [_plume(ds, beside, name, timescale)]
-        if beside is not None:
-            drawn += _comparisons(ds, beside, name, timescale, limits[name])
-        shown = join(figure(*each) for each in drawn)
-        parts.append(join([tag("h3", f"{VARIABLES[name].long_name} ({name})"), tag("div", shown, class_="figures")]))
+        drawn = [_plume(ds, beside, name, timescale, _who(model, having)) for model, ds in having.items()]
+        if beside is None:
+            shown = [_grid(drawn)]
+        elif len(having) == 1:
+            ((model, ds),) = having.items()
+            shown = [_grid([*drawn, *_comparisons(ds, beside, name, timescale, limits[name])])]
+        else:
+            shown = _side_by_side(having, beside, name, timescale, limits[name], drawn)
+        parts.append(join([tag("h3", f"{VARIABLES[name].long_name} ({name})"), *shown]))
     return f"figures-{timescale}", f"Figures: {_CALENDAR[timescale]}", join(parts)
+
+
+def _who(model: str, models: Mapping[str, xr.Dataset]) -> str:
+    return model if len(models) > 1 else "emulator"
+
+
+def _grid(drawn: Iterable[Drawn]) -> Markup:
+    return tag("div", join(figure(*each) for each in drawn), class_="figures")
+
+
+def _side_by_side(
+    models: Mapping[str, xr.Dataset],
+    truth: xr.Dataset,
+    name: str,
+    timescale: str,
+    limits: Mapping[str, float],
+    plumes: Sequence[Drawn],
+) -> list[Markup]:
+    """Plumes and changes of all models in one grid; ranks, spread, errors and spectrum of each in a fold of its own."""
+    changes: list[Drawn] = []
+    folds = []
+    for model, ds in models.items():
+        ours, theirs = align(only(ds, [name]), only(truth, [name]))
+        of_truth, change = _change_figures(ours, theirs, name, limits["change"], model)
+        changes += [change] if changes else [of_truth, change]
+        own = _grid(_own(ours, theirs, name, timescale, limits["error"], model))
+        folds.append(tag("details", join([tag("summary", model), own])))
+    return [_grid([*plumes, *changes]), *folds]
+
+
+def _own(ours: xr.Dataset, theirs: xr.Dataset, name: str, timescale: str, limit: float, who: str) -> Iterator[Drawn]:
+    stride = diagnostics.year_stride(ours, name, MAX_VALUES)
+    thin = diagnostics.every_year(ours, stride).load(), diagnostics.every_year(theirs, stride).load()
+    note = f" Years used: one in {stride}." if stride > 1 else ""
+    yield _ranks(*thin, name, timescale, note)
+    yield from _spread_figures(*thin, name, note, who)
+    yield from _error_figures(ours, theirs, name, timescale, limit, who)
+    if min(part.sizes["member"] for part in thin) > 1 or len(set(thin[1]["year"].values)) > 2:
+        yield _spectrum(*thin, name, timescale, note, who)  # else neither members nor a trend to depart from
 
 
 def overview(ds: xr.Dataset, truth: xr.Dataset, name: str, timescale: str) -> bytes:
@@ -69,7 +127,10 @@ def overview(ds: xr.Dataset, truth: xr.Dataset, name: str, timescale: str) -> by
     ours, theirs = align(only(ds, [name]), only(truth, [name]))
     maps = diagnostics.change_maps(ours, theirs, name)
     limit = plots.nice_limit(maps["truth_change"], maps["change"])
-    images = [_plume(ours, theirs, name, timescale).image, list(_change_figures(ours, theirs, name, limit))[1].image]
+    images = [
+        _plume(ours, theirs, name, timescale, "emulator").image,
+        list(_change_figures(ours, theirs, name, limit, "emulator"))[1].image,
+    ]
     arrays = [np.asarray(Image.open(BytesIO(image)).convert("RGB")) for image in images]
     height = max(a.shape[0] for a in arrays)
     padded = [np.pad(a, ((0, height - a.shape[0]), (0, 0), (0, 0)), constant_values=255) for a in arrays]
@@ -78,7 +139,7 @@ def overview(ds: xr.Dataset, truth: xr.Dataset, name: str, timescale: str) -> by
     return out.getvalue()
 
 
-def _plume(ds: xr.Dataset, truth: xr.Dataset | None, name: str, timescale: str) -> Drawn:
+def _plume(ds: xr.Dataset, truth: xr.Dataset | None, name: str, timescale: str, who: str) -> Drawn:
     units, size = VARIABLES[name].score_units, ds.sizes["member"]
     ours = diagnostics.global_mean(ds, name)
     theirs = diagnostics.global_mean(truth, name) if truth is not None else None
@@ -95,13 +156,13 @@ def _plume(ds: xr.Dataset, truth: xr.Dataset | None, name: str, timescale: str) 
         note = f" Months from {first} on are drawn."
     span = f"{base[0]}–{base[1] + (9 if timescale == 'decade' else 0)}"
     axes = plots.plume(
-        diagnostics.plume(ours), theirs, title=f"Global mean {name}, {timescale}{_source(ds)}", size=size,
+        diagnostics.plume(ours), theirs, title=f"Global mean {name}, {timescale}, {who}", size=size,
         ylabel=f"departure from {span}, {plots.unit_text(units)}",
     )  # fmt: skip
     whose = "the truth's" if truth is not None else "the ensemble's"
     of_month = " of each calendar month" if timescale == "month" else ""
     caption = f"Departure of the global mean from {whose} mean{of_month} in {span}, {size} members.{note}"
-    return Drawn(plots.png(axes), f"Plume of global mean {name} with truth members", caption)
+    return Drawn(plots.png(axes), f"Plume of global mean {name}, {who}, with truth members", caption)
 
 
 def _source(ds: xr.Dataset) -> str:
@@ -112,17 +173,10 @@ def _source(ds: xr.Dataset) -> str:
 def _comparisons(
     ds: xr.Dataset, truth: xr.Dataset, name: str, timescale: str, limits: Mapping[str, float]
 ) -> Iterator[Drawn]:
-    """Figures in the order in which two stand side by side."""
+    """Figures of one model in the order in which two stand side by side."""
     ours, theirs = align(only(ds, [name]), only(truth, [name]))
-    stride = diagnostics.year_stride(ours, name, MAX_VALUES)
-    thin = diagnostics.every_year(ours, stride).load(), diagnostics.every_year(theirs, stride).load()
-    note = f" Years used: one in {stride}." if stride > 1 else ""
-    yield _ranks(*thin, name, timescale, note)
-    yield from _change_figures(ours, theirs, name, limits["change"])
-    yield from _spread_figures(*thin, name, note)
-    yield from _error_figures(ours, theirs, name, timescale, limits["error"])
-    if min(part.sizes["member"] for part in thin) > 1 or len(set(thin[1]["year"].values)) > 2:
-        yield _spectrum(*thin, name, timescale, note)  # else neither members nor a trend to depart from
+    ranks, *others = _own(ours, theirs, name, timescale, limits["error"], "emulator")
+    yield from (ranks, *_change_figures(ours, theirs, name, limits["change"], "emulator"), *others)
 
 
 def _ranks(ours: xr.Dataset, theirs: xr.Dataset, name: str, timescale: str, note: str) -> Drawn:
@@ -143,13 +197,17 @@ def _ranks(ours: xr.Dataset, theirs: xr.Dataset, name: str, timescale: str, note
     return Drawn(plots.png(axes), f"Rank histogram of {name}", caption)
 
 
-def _change_figures(ours: xr.Dataset, theirs: xr.Dataset, name: str, limit: float) -> Iterator[Drawn]:
+def _change_figures(ours: xr.Dataset, theirs: xr.Dataset, name: str, limit: float, emulator: str) -> Iterator[Drawn]:
     maps = diagnostics.change_maps(ours, theirs, name)
     label = f"{_years(maps, 'last')} minus {_years(maps, 'first')}, {plots.unit_text(VARIABLES[name].score_units)}"
     cmap = plots.DIVERGING.get(name, "RdBu_r")
-    for key, who, ds in (("truth_change", "truth", theirs), ("change", "emulator", ours)):
+    for key, who, ds in (("truth_change", "truth", theirs), ("change", emulator, ours)):
         axes = plots.draw_map(
-            maps[key], f"Change of {name}, {who}{_source(ds)}", cmap=cmap, limits=(-limit, limit), label=label
+            maps[key],
+            f"Change of {name}, {who}{_source(ds) if who == 'truth' else ''}",
+            cmap=cmap,
+            limits=(-limit, limit),
+            label=label,
         )
         size = ds.sizes["member"]
         caption = f"Mean of {size} {who} members." if size > 1 else f"One {who} member."
@@ -160,22 +218,25 @@ def _years(maps: xr.Dataset, which: str) -> str:
     return "–".join(map(str, maps.attrs[which]))
 
 
-def _error_figures(ours: xr.Dataset, theirs: xr.Dataset, name: str, timescale: str, limit: float) -> Iterator[Drawn]:
+def _error_figures(
+    ours: xr.Dataset, theirs: xr.Dataset, name: str, timescale: str, limit: float, who: str
+) -> Iterator[Drawn]:
     size = max(ours.sizes["member"], theirs.sizes["member"])
     if timescale != "month":
-        yield _error_figure(diagnostics.change_maps(ours, theirs, name), name, "", limit, size)
+        yield _error_figure(diagnostics.change_maps(ours, theirs, name), name, "", limit, size, who)
         return
     # the mean over all months would be the yearly figure again
     parts = {season: diagnostics.change_maps(ours, theirs, name, months) for season, months in SEASONS.items()}
     common = plots.nice_limit(*(part["error"] for part in parts.values()))
     for season, part in parts.items():
-        yield _error_figure(part, name, season, common, size)
+        yield _error_figure(part, name, season, common, size, who)
 
 
-def _error_figure(part: xr.Dataset, name: str, season: str, limit: float, size: int) -> Drawn:
+def _error_figure(part: xr.Dataset, name: str, season: str, limit: float, size: int, who: str) -> Drawn:
+    title = ", ".join(filter(None, (f"{who[0].upper()}{who[1:]} minus truth", name, season)))
     beyond = abs(part["error"]) > 2.0 * part["error_noise"]
     axes = plots.draw_map(
-        part["error"], f"Emulator minus truth, {name}" + (f", {season}" if season else ""), stipple=beyond,
+        part["error"], title, stipple=beyond,
         cmap=plots.DIVERGING.get(name, "RdBu_r"), limits=(-limit, limit),
         label=f"{_years(part, 'last')}, {plots.unit_text(VARIABLES[name].score_units)}",
     )  # fmt: skip
@@ -190,9 +251,9 @@ def _error_figure(part: xr.Dataset, name: str, season: str, limit: float, size: 
     return Drawn(plots.png(axes), f"Map of the error of {name} {season}".strip(), caption)
 
 
-def _spread_figures(ours: xr.Dataset, theirs: xr.Dataset, name: str, note: str) -> Iterator[Drawn]:
+def _spread_figures(ours: xr.Dataset, theirs: xr.Dataset, name: str, note: str, emulator: str) -> Iterator[Drawn]:
     units = plots.unit_text(VARIABLES[name].score_units)
-    pair = {"truth": theirs, "emulator": ours}
+    pair = {"truth": theirs, emulator: ours}
     maps = {who: diagnostics.spread_map(ds, name) for who, ds in pair.items() if ds.sizes["member"] > 1}
     if not maps:
         return
@@ -203,7 +264,7 @@ def _spread_figures(ours: xr.Dataset, theirs: xr.Dataset, name: str, note: str) 
         yield Drawn(plots.png(axes), f"Map of the spread of {name}, {who}", caption)
 
 
-def _spectrum(ours: xr.Dataset, theirs: xr.Dataset, name: str, timescale: str, note: str) -> Drawn:
+def _spectrum(ours: xr.Dataset, theirs: xr.Dataset, name: str, timescale: str, note: str, who: str) -> Drawn:
     kind = "ensemble" if min(ours.sizes["member"], theirs.sizes["member"]) > 1 else "trend"
     x, y = (diagnostics.zonal_spectrum(ds, name, kind) for ds in (ours, theirs))
     size = abs(x["lat"].values)
@@ -218,4 +279,4 @@ def _spectrum(ours: xr.Dataset, theirs: xr.Dataset, name: str, timescale: str, n
         f"Power of {what}, area-weighted over the globe; below, the ratio by band of latitude (grey: within 10 %). "
         f"Log-spectral distance {number(distance, 2)} dB.{note}"
     )
-    return Drawn(plots.png(axes), f"Zonal power spectrum of {name}, emulator and truth", caption)
+    return Drawn(plots.png(axes), f"Zonal power spectrum of {name}, {who} and truth", caption)

@@ -207,8 +207,9 @@ def warnings_of(rows: Sequence[Row]) -> list[str]:
     return out
 
 
-def structure_warnings(rows: Sequence[Row]) -> list[str]:
+def structure_warnings(rows: Sequence[Row], model: str = "") -> list[str]:
     """One sentence that names every statistic of members outside the real members' interval; nothing if all lie inside."""
+    whose = f"{model}: members" if model else "Members"
     judged = [r for r in rows if r.get("inside") is not None]
     outside = [r for r in judged if r["inside"] is False]
     if not outside:
@@ -218,7 +219,7 @@ def structure_warnings(rows: Sequence[Row]) -> list[str]:
         low, high = (number(r.get(k), 2) for k in ("real_lo", "real_hi"))
         said.append(f"{r['name']}, {r['variable']}: {number(r['value'], 2)} (real {low} to {high})")
     return [
-        f"Members differ from real members in {len(outside)} of {len(judged)} statistics of structure: {'; '.join(said)}."
+        f"{whose} differ from real members in {len(outside)} of {len(judged)} statistics of structure: {'; '.join(said)}."
     ]
 
 

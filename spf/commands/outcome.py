@@ -160,8 +160,8 @@ def report(
         (work.folder / "picture.png").write_bytes(overview(ensembles["year"], truth["year"], data.variables[0], "year"))
     title = f"{data.source_id} under {test}: {', '.join(VARIABLES[v].long_name.lower() for v in data.variables)}"
     return write_report(
-        page, title=title, rows=rows, ensembles=ensembles, truth=truth, about=about,
-        gate=list(checks) or None, known_truth=known, structure=structure(work, ensembles), progress=work.progress,
+        page, title=title, rows=rows, ensembles={"spf": ensembles}, truth=truth, about=about,
+        gate=list(checks) or None, known=known, structure={"spf": structure(work, ensembles)}, progress=work.progress,
     )  # fmt: skip
 
 

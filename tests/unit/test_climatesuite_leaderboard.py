@@ -156,7 +156,7 @@ def test_the_command_writes_numbers_and_page(layout, tmp_path, capsys):
 def official(climate_data):
     folder = climate_data / "climatebench"
     if not (folder / "outputs_ssp245.nc").is_file():
-        pytest.skip(f"no official ClimateBench files in {folder}; climatesuite leaderboard --download fetches them")
+        pytest.skip(f"no official ClimateBench files in {folder}; climatesuite fetch climatebench gets them")
     return folder
 
 

@@ -78,6 +78,8 @@ def write(tmp_path, **changes) -> str:
     }
     truth = {ts: fake_ensemble(ts, ("r1i1p1f1", "r2i1p1f1"), years=YEARS[ts], seed=9) for ts in ensembles}
     given = {"title": "A fake", "rows": ROWS, "ensembles": ensembles, "truth": truth, "about": ABOUT, **changes}
+    if not changes.pop("several", False):
+        given["ensembles"] = {"SPF": given["ensembles"]}
     return report.write_report(tmp_path / "report.html", **given).read_text(encoding="utf-8")
 
 
@@ -186,7 +188,7 @@ def test_known_truth_is_compared_by_timescale_or_listed(tmp_path):
     ds = fake_ensemble("year", members=range(4))
     mean, std = ds[["tas", "pr"]].mean("member"), ds[["tas", "pr"]].std("member")
     moments = xr.Dataset({**{f"{n}_mean": mean[n] for n in mean}, **{f"{n}_std": std[n] for n in std}})
-    html = write(tmp_path, ensembles={"year": ds}, truth={}, known_truth={"year": moments, "sensitivity (K)": 3.2})
+    html = write(tmp_path, ensembles={"year": ds}, truth={}, known={"year": moments, "sensitivity (K)": 3.2})
     assert "Against the known truth" in html and "spread ÷ true spread" in html and "sensitivity (K)" in html
 
 
@@ -194,7 +196,7 @@ def test_structure_of_members_is_a_table_that_names_what_lies_outside(tmp_path):
     row = {"name": "decade seam", "variable": "tas", "value": 2.5, "real_mean": 1.0, "real_lo": 0.8, "real_hi": 1.2,
            "inside": False, "units": "1", "M": 8, "N": 9}  # fmt: skip
     open_ended = {**row, "name": "copies among years", "real_mean": None, "inside": True}
-    html = write(tmp_path, structure=[row, open_ended])
+    html = write(tmp_path, structure={"SPF": [row, open_ended]})
     assert "Structure of members" in html and "decade seam, tas" in html and "0.800 to 1.200" in html
     assert html.count("OUTSIDE") == 1
     assert "Structure of members" not in write(tmp_path)
