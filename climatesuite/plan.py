@@ -120,7 +120,9 @@ def plan(recipe: str | Path, archive: str | Path | None = None, index: str | Pat
         about = {"variables": content.get("variables", ["tas", "pr"]), **about}
         is_cmip = "layout" not in about
         if (archive is not None and is_cmip) or "archive" in about:
-            parts.append(_from_archive(about, Path(archive or _expanded(about["archive"], path))))
+            parts.append(
+                _from_archive(about, Path(archive) if archive and is_cmip else _expanded(about["archive"], path))
+            )
         elif (index is not None and is_cmip) or "index" in about:
             parts.append(_from_index(about, Path(index if index and is_cmip else _expanded(about["index"], path))))
         else:
@@ -169,7 +171,12 @@ def _of_experiment(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _expanded(text: str, recipe: Path) -> Path:
     """A path of a recipe: variables of the environment replaced, relative to the recipe unless it is there from here."""
-    out = Path(Template(text).safe_substitute({**ENVIRONMENT, **os.environ}))
+    filled = Template(text).safe_substitute({**ENVIRONMENT, **os.environ})
+    if "$" in filled:
+        raise DataContractError(
+            f"{recipe.name}: {text}", "a variable that is not set", "a path", "set it, or give --archive"
+        )
+    out = Path(filled)
     return out if out.is_absolute() or out.exists() else recipe.parent / out
 
 
@@ -272,6 +279,20 @@ def _shape(entry: Entry) -> tuple[int, int] | None:
     return (int(shape[-2]), int(shape[-1])) if len(shape) >= 3 else None
 
 
+def _versions(runs: Sequence[Run]) -> list[str]:
+    """Models whose members differ in physics or forcing index: these are other versions of a model, not more of its members."""
+    found: dict[str, dict[str, int]] = {}
+    for run in runs:
+        version = re.search(r"p\d+f\d+$", run.member)
+        counts = found.setdefault(run.source_id, {})
+        counts[version[0] if version else ""] = counts.get(version[0] if version else "", 0) + 1
+    said = {s: ", ".join(f"{n} of {v}" for v, n in sorted(c.items())) for s, c in found.items() if len(c) > 1}
+    return [
+        f"{source}: {counts}; other physics or forcings are another version of the model"
+        for source, counts in said.items()
+    ]
+
+
 # ---- indices
 
 
@@ -305,7 +326,8 @@ def _from_index(about: Mapping[str, Any], file: Path) -> Part:
     missing = [f"{n}: not in this index, so whether the runs have it is open" for n in unlisted]
     missing += [f"{s}: no run" for s in about["sources"] if all(r.source_id != s for r in runs)]
     missing += [f"{e}: no run" for e in experiments if all(r.experiment_id != e for r in runs)]
-    return Part(str(about["name"]), f"{file.name}{header}", tuple(runs), tuple(missing), (), _notes(about))
+    notes = (*_versions(runs), *_notes(about))
+    return Part(str(about["name"]), f"{file.name}{header}", tuple(runs), tuple(missing), (), notes)
 
 
 def _rows(file: Path) -> tuple[list[dict[str, str]], str]:
@@ -328,7 +350,12 @@ def _rows(file: Path) -> tuple[list[dict[str, str]], str]:
 
 def _notes(about: Mapping[str, Any]) -> tuple[str, ...]:
     layout = [f"layout: {about['layout']}"] if about.get("layout") else []
-    return (*layout, *map(str, about.get("rules") or ()))
+    facets = {"project": "CMIP6", "source_id": about.get("sources"), "experiment_id": list(about.get("experiments") or ()),
+              "variable_id": list(about["variables"]), "table_id": about.get("table_id")}  # fmt: skip
+    search = (
+        [] if layout or "index" not in about else [f"search (intake-esgf, ESGFCatalog().search(**facets)): {facets}"]
+    )
+    return (*layout, *search, *map(str, about.get("rules") or ()))
 
 
 def free_bytes(folder: Path) -> int:

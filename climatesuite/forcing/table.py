@@ -22,6 +22,7 @@ from climatesuite.forcing.totals import MAY_BE_NEGATIVE, ROUNDING, UNITS
 SPECIES = {"CO2": ("CO2", "C"), "CH4": ("CH4",), "SO2": ("SO2", "S"), "BC": ("BC", "C")}
 """Forcings, and what a mass of them can be a mass of."""
 _TONNES = {"t": 1.0, "kt": 1e3, "Gg": 1e3, "Mt": 1e6, "Tg": 1e6, "Gt": 1e9, "Pg": 1e9}
+_ELEMENT_OR_GAS = ("sulfur", "sulphur")
 _PER_YEAR = ("/yr", "/year", "/a", " yr-1", " year-1", " a-1", " per year", "_yr", "")
 _OF_ONE = {("CO2", "C"): 44.009 / 12.011, ("SO2", "S"): 64.064 / 32.06}
 _CANONICAL = {"CO2": 1e9, "CH4": 1e6, "SO2": 1e6, "BC": 1e6}
@@ -48,6 +49,11 @@ def accepted_units(name: str) -> dict[str, float]:
         for spelling in (f"{mass}{of}{per}", f"{mass} {of}{per}", f"{mass}_{of}{per}"):
             out[_squeezed(spelling)] = factor
     return out
+
+
+def _without_species(name: str) -> set[str]:
+    bare = {_squeezed(f"{mass}{per}") for mass, per in product(_TONNES, _PER_YEAR)}
+    return bare & set(accepted_units(name))
 
 
 @dataclass(frozen=True)
@@ -211,6 +217,10 @@ def _unit_of(head: str, units: Mapping[str, str], source: str) -> tuple[str, flo
     if _squeezed(said) not in table:
         choices = ", ".join(f"{m}{SPECIES[name][0]}/yr" for m in ("kt", "Mt", "Gt", "Tg"))
         raise DataContractError(where, f"unit {said!r} is unknown", f"e.g. {choices}", "correct the unit")
+    if found[1].lower() in _ELEMENT_OR_GAS and _squeezed(said) in _without_species(name):
+        raise DataContractError(
+            where, f"unit {said!r}, of S or of SO2", "e.g. MtS/yr or MtSO2/yr", "say which, a factor of two"
+        )
     factor = table[_squeezed(said)]
     return name, factor, f"{head} times {factor:g} to {UNITS[name]}" if not np.isclose(factor, 1.0) else ""
 

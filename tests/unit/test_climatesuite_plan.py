@@ -151,6 +151,10 @@ def test_recipes_that_cannot_be_meant_are_refused(recipe, tmp_path):
         plan(recipe(archive="x", variabels=["tas"]))
     with pytest.raises(DataContractError, match="part mine: neither archive nor index"):
         plan(recipe())
+    with pytest.raises(
+        DataContractError, match="recipe.yaml: ..NOT_SET./x: a variable that is not set; expected a path"
+    ):
+        plan(recipe(archive="${NOT_SET}/x"))
     with pytest.raises(DataContractError, match="catalog absent: no such file or name"):
         plan("absent")
     (tmp_path / "list.yaml").write_text("- a\n")
@@ -213,9 +217,28 @@ def test_climatesuite_is_planned_from_the_committed_index(capsys):
     total = sum(years.get(experiment, 86) for _, experiment, _ in runs)
     assert f"members found {len(runs)}, aimed at 345 ({len(runs) - 345:+d})" in text
     assert f"simulation-years found {total:,d}, aimed at 33,000 ({total - 33000:+,d})" in text
-    assert "of 2025-11-07" in text and text.count("difference: ") >= 5 and "192 x 288" in text
+    assert "NorESM2-LM: 12 of p1f1, 1 of p4f1; other physics or forcings are another version" in text
+    assert (
+        "search (intake-esgf" in text
+        and "of 2025-11-07" in text
+        and text.count("difference: ") >= 5
+        and "192 x 288" in text
+    )
     for source in {r["source_id"] for r in rows}:
         assert source in text
+
+
+def test_the_experiment_of_ten_models_asks_for_runs_of_the_index_and_no_others(archive):
+    content = yaml.safe_load((ROOT / "experiments/climatesuite.yaml").read_text())["data"]
+    asked = {content["source_id"]: {**content["train"], **content["test"]}, **content["also"]}
+    with (ROOT / "catalogs/climatesuite-index.csv").open() as file:
+        known = {
+            (r["source_id"], r["experiment_id"], r["member_id"]) for r in csv.DictReader(x for x in file if x[0] != "#")
+        }
+    runs = {(s, e, m) for s, members in asked.items() for e, ms in members.items() for m in ms}
+    assert len(asked) == 10 and runs <= known
+    made = plan(ROOT / "experiments/climatesuite.yaml", archive=archive)
+    assert made.members == 0 and sum(len(p.missing) for p in made.parts) == len(runs)
 
 
 def test_every_run_of_the_index_says_where_it_is_known_from():

@@ -140,6 +140,10 @@ REFUSED = {
         GOOD.replace("Mt/yr", "Gt/yr"),
         r"line 2, column SO2 \(Gt/yr\): 9.625e\+04 Mt year-1; expected 0 to 500; is the unit right",
     ),
+    "sulphur of what": (
+        GOOD.replace("SO2 (Mt/yr)", "Sulphur (Mt/yr)"),
+        r"column Sulphur \(Mt/yr\): unit 'Mt/yr', of S or of SO2; expected e.g. MtS/yr",
+    ),
     "concentrations": (GOOD.replace("CO2 (GtCO2/yr)", "CO2_ppm"), "column CO2_ppm: 'ppm', no emissions of a year"),
     "cumulative emissions": (
         GOOD.replace("CO2 (GtCO2/yr)", "CO2_cum_GtCO2"),
