@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from climatesuite.archive.read import Key
+from climatesuite.archive.repairs import of_records, say
 from climatesuite.archive.scan import member_key
 from climatesuite.building.commit import Parts, commit, unlike
 from climatesuite.building.journal import begin, do_part, finished, forget, remove_journal, sweep
@@ -191,6 +192,7 @@ def _add(target: Place, request: Request, crew: _Crew) -> tuple[int, int]:
         if failed:
             raise _failure(place, target, len(parts), failed)
         commit(place, request, rows, parts, done)
+        say(of_records(r for line in done.values() for r in line["sources"]), stacklevel=4)
         finish(place)
     else:
         kept = {}

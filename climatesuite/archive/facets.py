@@ -62,10 +62,10 @@ def _stated(attrs: Mapping[str, str]) -> dict[str, str]:
     start = attrs.get("sub_experiment_id", "none")
     if start != "none" and stated["member"]:  # hindcasts: the start date is a part of the member's label
         stated["member"] = f"{start}-{stated['member']}"
+    stated["table_id"] = stated["table_id"].removeprefix("Table ").partition(" ")[0]  # Table Amon (26 July 2011)
     if attrs.get("project_id") == "CMIP5":
-        table = attrs.get("table_id", "").removeprefix("Table ").split(" ")
         run = [attrs.get(n, "") for n in _CMIP5_RUN]
-        stated |= {"source_id": attrs.get("model_id", ""), "table_id": table[0]}
+        stated["source_id"] = attrs.get("model_id", "")
         stated["member"] = "r{}i{}p{}".format(*run) if all(n.isdigit() for n in run) else ""
     return stated
 

@@ -1,6 +1,5 @@
 """CMIP files to canonical Datasets: right, or refused with file, variable and reason."""
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,8 +9,9 @@ import xarray as xr
 from climatesuite.archive.choose import Key, select
 from climatesuite.archive.joining import SAME_DEG, is_same_grid, read_variable, snap
 from climatesuite.archive.lineage import check_seam, joined
+from climatesuite.archive.repairs import say
 from climatesuite.archive.scan import Entry, member_key, scan
-from climatesuite.errors import DataContractError, RepairWarning
+from climatesuite.errors import DataContractError
 
 __all__ = ["Key", "SAME_DEG", "check_alike", "open_runs", "read_member", "read_variable", "select"]
 
@@ -64,8 +64,7 @@ def _stack(parts: Sequence[xr.Dataset], labels: Sequence[str], subject: str) -> 
         compat="override", join="exact", combine_attrs="override",
     )  # fmt: skip
     repairs = list(dict.fromkeys(r for p in parts for r in p.attrs["repairs"]))
-    for text in summarise(repairs):
-        warnings.warn(text, RepairWarning, stacklevel=3)
+    say(repairs, stacklevel=4)
     return out.assign_attrs(license="; ".join(dict.fromkeys(str(p.attrs["license"]) for p in parts)), repairs=repairs)
 
 
@@ -128,15 +127,3 @@ def read_member(files: Mapping[str, Sequence[Entry]], years: tuple[int, int] | N
         "repairs": [r for f in fields.values() for r in f.attrs["repairs"]],
     }  # fmt: skip
     return xr.Dataset({n: f[n].variable for n, f in fields.items()}, first.coords, attrs)
-
-
-def summarise(repairs: Sequence[str]) -> list[str]:
-    """One sentence a kind of repair, with the first file and how many more; ``repairs`` are sentences with their file before."""
-    files: dict[str, list[str]] = {}
-    for text in repairs:
-        file, _, what = text.partition(": ")
-        files.setdefault(what, []).append(file)
-    return [
-        f"{names[0]}{f' and {len(names) - 1} more files' if len(names) > 1 else ''}: {what}"
-        for what, names in files.items()
-    ]

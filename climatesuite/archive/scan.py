@@ -20,7 +20,7 @@ from climatesuite.conventions import VARIABLES
 from climatesuite.errors import DataContractError
 
 __all__ = ["NAME", "TABLE", "Entry", "Rejected", "Scan", "member_key", "scan"]
-FREQUENCY = "mon"
+FREQUENCY, CLIMATOLOGY = "mon", "monC"
 PARTIAL = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".download", ".aria2", ".incomplete")
 VARIANT = re.compile(r"(?:s\d+-)?r\d+i\d+p\d+(?:f\d+)?")
 _CLASSIC = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
@@ -157,14 +157,18 @@ def _look(path: Path, ds: xr.Dataset, group: str) -> tuple[Entry, ...] | Rejecte
         return Rejected(
             path, f"no variable {name} in it" if name else "no variable of the table of known variables in it"
         )
+    span, calendar = _span(ds, name, f"{name} in {path.name}")
     problem, members = _members(ds, name, facets["member"])
     absent = [f for f in ("source_id", "experiment_id") if not facets[f]] + ([] if members else ["member"])
     if problem or absent:
         return Rejected(path, problem or f"neither attributes nor file name give {', '.join(absent)}")
-    span, calendar = _span(ds, name, f"{name} in {path.name}")
     claimed = (named["start"][:6], (named["stop"] or named["start"])[:6]) if named and named["start"] else span
     if claimed != span:
         return Rejected(path, f"holds {'-'.join(span)}, the file name says {'-'.join(claimed)}")
+    if attrs.get("frequency") == CLIMATOLOGY:
+        notes += (f"frequency {CLIMATOLOGY} is stated, the time axis is one of months: the time axis holds",)
+    if len(members) > 1 and not group and ds[member_dim(ds, name)].dtype.kind in "iuf":
+        notes += (f"members by number: named {members[0][1]} to {members[-1][1]}",)
     parent = _parent(attrs)
     return tuple(
         Entry(
@@ -183,7 +187,11 @@ def _stray(attrs: dict[str, str], table: str, is_climatology: bool, named: re.Ma
     if is_climatology or (named and named["rest"]):
         return "a climatology, not a run"
     frequency = attrs.get("frequency", FREQUENCY)
-    return "" if frequency == FREQUENCY else f"frequency {frequency}, only {FREQUENCY} (months) is used"
+    is_months = frequency in (
+        FREQUENCY,
+        CLIMATOLOGY,
+    )  # GFDL-CM4 calls runs climatologies; a real one says so in its time axis
+    return "" if is_months else f"frequency {frequency}, only {FREQUENCY} (months) is used"
 
 
 def _members(ds: xr.Dataset, name: str, label: str) -> tuple[str, list[tuple[int, str]]]:

@@ -148,7 +148,7 @@ def make_request(
         "variables": list(dict.fromkeys(variables)), "forcings": list(dict.fromkeys(forcing_names)) if drivers else [],
         "years": list(years) if years else None, "grid": list(grid) if grid else None, "decade_start": decade_start,
     }  # fmt: skip
-    return Request(files, drivers, settings, found.rejected, lost)
+    return Request(files, drivers, settings, (*found.rejected, *found.replaced), lost)
 
 
 def _lost(
@@ -186,7 +186,8 @@ def _with_lost(found: Scan, lost: Iterable[Path]) -> Scan:
     for path in lost:
         named = NAME.match(path.name)
         assert named is not None  # noqa: S101 - it was matched before
-        facets = {n: named[n] for n in ("source_id", "experiment_id", "member", "variable_id", "start", "grid_label")}
+        names = ("source_id", "experiment_id", "member", "variable_id", "start", "grid_label")
+        facets: dict[str, Any] = {n: named[n] for n in names}
         stop = named["stop"] or named["start"]
         more.append(Entry(**facets, stop=stop, path=path, version="", license="", tracking_id=""))
     return Scan((*found.entries, *more), found.rejected)

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from climatesuite.archive.read import SAME_DEG, read_variable
+from climatesuite.archive.repairs import recorded
 from climatesuite.archive.scan import Entry
 from climatesuite.errors import DataContractError
 from climatesuite.forcing.forcings import open_forcings
@@ -89,6 +90,7 @@ class FieldPart(Part):
     def write(self, place: Place) -> Done:
         """Write shards of months, years and decades, and statistics; see `write_part`."""
         sources = [source_record(e.path, _about(e)) for e in self.entries]
+        repairs: list[str] = []
         overlay = Overlay(place.store(read_only=False), {})
         template: xr.Dataset | None = None
         statistics: xr.Dataset | None = None
@@ -98,12 +100,14 @@ class FieldPart(Part):
                 writer = _Cascade(overlay, self, template)
             check_grid(month, template, str(self))
             values = month[self.variable].values
+            repairs += month.attrs["repairs"]
             writer.add(values)
             part = month_statistics(month, [self.variable])
             statistics = part if statistics is None else merge([statistics, part])
         assert template is not None and statistics is not None  # noqa: S101 - there is at least one whole year
         about = write_statistics(overlay, self.group(STATISTICS), self.row, statistics)
         licences = sorted({e.license or "not stated" for e in self.entries})
+        sources = [recorded(r, repairs) for r in sources]
         return {
             "spec": self.spec(), "sources": sources, "objects": overlay.written, "licences": licences, **_described(template),
             "field": dict(month[self.variable].attrs), "statistics": about,
