@@ -1,6 +1,7 @@
-"""Parts of pages that are written from the packages themselves, so that the two cannot drift apart: commands, shipped cards."""
+"""Parts of pages that are written from the packages themselves, so that the two cannot drift apart: commands, cards, tables."""
 
 import argparse
+import json
 import os
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from mkdocs.utils import get_relative_url
 
 import climatesuite.__main__
 import spf.__main__
+from climatesuite.baselines.names import CLIMATOLOGY, ENERGY_BALANCE, PATTERN_SCALING
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,4 +56,33 @@ def on_post_template(output_content: str, template_name: str, **_: Any) -> str:
     return output_content.replace(SHIM, "")
 
 
-MARKS = {"<!-- commands -->": commands, "<!-- shipped -->": shipped}
+def scores() -> str:
+    """CRPS over the floor and spread over error of the committed run, headline period."""
+    rows = [r for r in _results()["rows"] if r["period"] == "headline"]
+    models = ("spf", ENERGY_BALANCE, PATTERN_SCALING, CLIMATOLOGY)
+    lines = ["| | " + " | ".join(("SPF", *models[1:])) + " |", "|---|" + "---|" * len(models)]
+    for name, timescale in dict.fromkeys((r["variable"], r["timescale"]) for r in rows):
+        of = {r["model"]: r for r in rows if (r["variable"], r["timescale"]) == (name, timescale)}
+        cells = (f"{of[m]['crps_ratio']:.3f} ({of[m]['spread_skill']:.2f})" if m in of else "–" for m in models)
+        lines.append(f"| {name} {timescale} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def structure() -> str:
+    """Statistics of the committed run's members that lie outside the interval of real members."""
+    lines = ["| statistic | variable | emulator | real members |", "|---|---|---|---|"]
+    for row in _results()["structure"]:
+        if not row["inside"] and "training" not in row["name"]:
+            units = "" if row["units"] == "1" else f" {row['units']}"
+            interval = f"{row['real_lo']:.2g} to {row['real_hi']:.2g}{units}"
+            lines.append(f"| {row['name']} | {row['variable']} | {row['value']:.2g} | {interval} |")
+    return "\n".join(lines)
+
+
+def _results() -> dict[str, Any]:
+    return json.loads((ROOT / "experiments" / "results" / "cesm2-ssp370.json").read_text())
+
+
+MARKS = {
+    "<!-- commands -->": commands, "<!-- shipped -->": shipped, "<!-- scores -->": scores, "<!-- structure -->": structure,
+}  # fmt: skip
