@@ -316,7 +316,7 @@ class Scenario:
     def _repr_html_(self) -> str:
         from html import escape
 
-        return f"<pre>{escape(self.summary())}</pre>"
+        return f"<pre style='font-family: monospace'>{escape(self.summary())}</pre>"
 
 
 def scenario(name: str | Path, folder: str | Path | None = None) -> Scenario:
@@ -331,6 +331,12 @@ def scenario(name: str | Path, folder: str | Path | None = None) -> Scenario:
     """
     where = Path(folder or os.environ.get(DATA, DATA_DEFAULT))
     path = Path(name)
+    if path.suffix != ".nc" and not where.is_dir():
+        said = f"{DATA} is not set" if folder is None and DATA not in os.environ else f"no folder {where}"
+        raise DataContractError(
+            f"scenario {name}", said, f"a folder with forcings/inputs_{name}.nc",
+            f"set {DATA} to it, or give it as folder; an emulator's own scenarios need none: emulator.sample({str(name)!r})",
+        )  # fmt: skip
     file = path if path.suffix == ".nc" else forcing_file(_forcings_in(where), str(name))
     if not file.is_file():
         raise DataContractError(str(file), "no such file", "a file that Scenario.save wrote", "correct the path")

@@ -74,8 +74,8 @@ def structure() -> str:
     for row in _results()["structure"]:
         if not row["inside"] and "training" not in row["name"]:
             units = "" if row["units"] == "1" else f" {row['units']}"
-            interval = f"{row['real_lo']:.2g} to {row['real_hi']:.2g}{units}"
-            lines.append(f"| {row['name']} | {row['variable']} | {row['value']:.2g} | {interval} |")
+            interval = f"{row['real_lo']:.3g} to {row['real_hi']:.3g}{units}"
+            lines.append(f"| {row['name']} | {row['variable']} | {row['value']:.3g} | {interval} |")
     return "\n".join(lines)
 
 

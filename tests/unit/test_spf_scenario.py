@@ -102,3 +102,14 @@ def test_a_store_keeps_how_its_forcings_are_counted(tmp_path):
     build(tmp_path, tmp_path / "store", variables=["tas"], forcings=file.parent, forcing_names=["CO2"], progress=False)
     run = open_run(tmp_path / "store", "SYNTHETIC-A", "ssp126", "month")
     assert accounting_of(run.drop_attrs(deep=False)) == "input4mips" and "erf_co2" not in run
+
+
+def test_who_has_no_folder_of_forcings_is_told_what_to_set(monkeypatch, tmp_path):
+    monkeypatch.delenv("CLIMATE_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        DataContractError, match=r"CLIMATE_DATA is not set; expected a folder with forcings/inputs_ssp370"
+    ):
+        climatesuite.scenario("ssp370")
+    with pytest.raises(DataContractError, match="no folder .*nowhere"):
+        climatesuite.scenario("ssp370", tmp_path / "nowhere")
