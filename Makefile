@@ -7,6 +7,7 @@ INSTALLED := .venv/.installed
 
 quickstart: $(INSTALLED)  ## synthetic archive -> store -> trained emulator -> ensembles -> scores and report
 	$(BIN)/spf run experiments/quickstart.yaml --out quickstart
+	$(BIN)/python experiments/first_figure.py quickstart/cesm2.png
 
 test: $(INSTALLED)  ## the whole test suite
 	$(BIN)/python -m pytest

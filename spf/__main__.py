@@ -97,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
     scenario.set_defaults(command=_scenario)
 
     inspect = verbs.add_parser("inspect", help="what a checkpoint was made from", description=_inspect.__doc__)
-    inspect.add_argument("checkpoint", type=Path)
+    inspect.add_argument("checkpoint", help="emulator.pt of a run, or a name such as cesm2")
     inspect.set_defaults(command=_inspect)
 
     ship = verbs.add_parser("ship", help="a run as one small checkpoint with its model card", description=_ship.__doc__)

@@ -60,7 +60,7 @@ def card_text(content: Mapping[str, Any], name: str, size: int, digest: str) -> 
         size: Of the file in bytes.
         digest: Its sha256.
     """
-    known, card, scenarios = content["provenance"], content["card"], list(content["scenarios"])
+    known, card = content["provenance"], content["card"]
     facts = _facts(content) | {
         "file": f"{size / 1e6:.1f} MB: 16-bit numbers, patterns in 8 bits with a scale a map (`spf/compact.py`)",
         "sha256": f"`{digest}`",
@@ -68,7 +68,7 @@ def card_text(content: Mapping[str, Any], name: str, size: int, digest: str) -> 
     }
     return CARD.format(
         name=name,
-        scenario=scenarios[-1] if scenarios else "inputs_ssp370.nc",
+        scenario=card["tested_on"],
         facts="\n".join(f"| {k} | {v} |" for k, v in facts.items()),
         scores=_scores(card),
         limits="\n".join(f"- {line}" for line in card["limits"]),

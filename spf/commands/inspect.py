@@ -8,8 +8,8 @@ from climatesuite.forcing.plain import CO2
 from spf import checkpoint
 
 
-def describe(path: Path) -> str:
-    """Text about a checkpoint, one fact a line.
+def describe(path: str | Path) -> str:
+    """Text about a checkpoint, or a shipped emulator by its name, one fact a line.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -33,10 +33,21 @@ def describe(path: Path) -> str:
         "sampling": f"{config['sampling']['solver']}, {config['sampling']['n_steps']} steps a stage",
         "hardware": known["hardware"],
         "versions": f"climatesuite-spf {known['version']}, torch {known['torch']}",
+        **_inside(content),
         "licence of the data": known["license"],
         "sha256": checkpoint.sha256(path),
     }
     return "\n".join(f"{name:20s} {value}" for name, value in facts.items())
+
+
+def _inside(content: Mapping[str, Any]) -> dict[str, str]:
+    """What ``spf ship`` put in: scenarios and scores."""
+    card = content.get("card", {})
+    scores = ", ".join(f"{r['variable']} {r['timescale']} {r['crps_ratio']:.3f}" for r in card.get("scores", ()))
+    found = {"scenarios inside": ", ".join(content.get("scenarios", ())), "CRPS over the floor": scores}
+    if scores:
+        found["CRPS over the floor"] += f" (on {card['tested_on']}, 1 is perfect)"
+    return {k: v for k, v in found.items() if v}
 
 
 def _others(also: Mapping[str, Mapping[str, Any]]) -> str:

@@ -112,7 +112,7 @@ def limits(content: Mapping[str, Any]) -> list[str]:
         f"A cell is a mean over {180 / len(grid['lat']):.3g} by {360 / len(grid['lon']):.3g} degrees and a month or longer: no "
         "weather, no local extremes.",
         "The monthly and the yearly file of a member are two draws below the same coarse years: they do not agree year by year.",
-        "Only the forcings listed drive it; land use, other gases and volcanoes are those of the scenarios that it learned from.",
+        "A scenario of your own can differ in the forcings it is driven by; land use, other gases and volcanoes stay the parent's.",
     ]
     worse = [f"{r['timescale']}s of {r['variable']}" for r in card["scores"] if _is_worse(r)]
     if worse:

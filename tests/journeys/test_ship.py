@@ -1,6 +1,7 @@
 """From a finished run to an emulator that comes with the package: one small file, its card, and a first call without any data."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -12,6 +13,7 @@ from spf import checkpoint, shipped
 from spf.__main__ import main
 from spf.commands import ship as module
 from spf.commands.card import card_text
+from spf.commands.inspect import describe
 from spf.config import SamplingConfig
 
 FAST = SamplingConfig(solver="euler", n_steps=1)
@@ -56,6 +58,10 @@ def test_the_card_holds_scores_limits_licence_and_the_command_that_rebuilds_it(t
         assert said in text, said
     page = spf.load(tmp_path / "synthetic-a.pt")._repr_html_()
     assert "Skill on ssp370" in page and "no ensemble of models" in page
+    text = describe(tmp_path / "synthetic-a.pt")
+    assert re.search(r"scenarios inside +.*ssp370", text) and re.search(
+        r"CRPS over the floor +tas .*\(on ssp370, 1 is perfect\)", text
+    )
 
 
 def test_what_is_too_large_or_may_not_be_passed_on_is_not_shipped(trained, tmp_path, monkeypatch):
