@@ -1,4 +1,4 @@
-"""The ``spf`` command: run, train, sample, scenario, inspect, ship, unet, climax."""
+"""The ``spf`` command: run, train, sample, sensitivity, scenario, inspect, ship, unet, climax."""
 
 import argparse
 import logging
@@ -95,6 +95,23 @@ def parser() -> argparse.ArgumentParser:
     )
     _scenario_options(scenario)
     scenario.set_defaults(command=_scenario)
+
+    sensitivity = verbs.add_parser(
+        "sensitivity",
+        help="does the forcing matter? CO2 only, aerosols off, CO2 +-10 %%",
+        description=_sensitivity.__doc__,
+    )
+    sensitivity.add_argument("checkpoint", type=Path, help="emulator.pt of a run")
+    sensitivity.add_argument("--scenario", required=True, help="e.g. ssp370, or a forcing file")
+    sensitivity.add_argument("--folder", type=Path, help="with inputs_<scenario>.nc (default: $CLIMATE_DATA)")
+    sensitivity.add_argument(
+        "--members", type=_positive, default=8, help="of the scenario and of each variant (default 8)"
+    )
+    sensitivity.add_argument("--timescale", choices=TIMESCALES, default="decade")
+    sensitivity.add_argument("--seed", type=int, default=0, help="of the noise, which all variants share")
+    sensitivity.add_argument("--source", default="", help="which Earth system model, where it was trained on several")
+    sensitivity.add_argument("--out", type=Path, default=Path("sensitivity.json"))
+    sensitivity.set_defaults(command=_sensitivity)
 
     inspect = verbs.add_parser("inspect", help="what a checkpoint was made from", description=_inspect.__doc__)
     inspect.add_argument("checkpoint", help="emulator.pt of a run, or a name such as cesm2")
@@ -205,6 +222,20 @@ def _scenario(args: argparse.Namespace) -> int:
     print(made.summary())
     for file in write(made, args.out, args.plot):
         print(file)
+    return 0
+
+
+def _sensitivity(args: argparse.Namespace) -> int:
+    """Draw a scenario with CO2 only, without aerosols, with a tenth more and less CO2; warn of what the emulator does not feel."""
+    from spf.commands.sensitivity import sensitivity
+
+    table, warnings = sensitivity(
+        args.checkpoint, args.scenario, args.members, args.timescale, args.seed, args.out, args.folder, args.source
+    )
+    print(table)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(args.out)
     return 0
 
 
