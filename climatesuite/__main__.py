@@ -149,6 +149,9 @@ def parser() -> argparse.ArgumentParser:
     )
     questions.add_argument("--parts", nargs="+", choices=cli.PARTS, default=cli.PARTS, help="default: all")
     questions.add_argument("--seed", type=int, default=0, help="of the draws in which own members play the truth")
+    questions.add_argument(
+        "--pictures", type=Path, help="folder for PNGs of intervals, reliability, the graph of errors"
+    )
     questions.add_argument("--out", type=Path, default=Path("questions.json"))
 
     board = verb(

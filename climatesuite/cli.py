@@ -256,6 +256,13 @@ def questions(args: argparse.Namespace) -> int:
     if "blame" in args.parts:
         found["blame"] = blame_rows(asked)
         print(answer_table(found["blame"]), "\n")
+    if args.pictures is not None:
+        from climatesuite.evaluate.plots import png
+        from climatesuite.evaluate.question_plots import pictures
+
+        args.pictures.mkdir(parents=True, exist_ok=True)
+        for stem, axes in pictures(asked, found).items():
+            (args.pictures / f"{stem}.png").write_bytes(png(axes))
     write_json(args.out, found)
     print(args.out)
     return 0

@@ -109,6 +109,14 @@ def _season(ds: xr.Dataset, name: str, season: str, used: np.ndarray) -> Array:
     return np.stack(fields)
 
 
+def exceedance_curves(asked: Asked, region: str, season: str = "annual") -> dict[str, tuple[Array, Array]]:
+    """Reliability diagrams of exceeding the local 90 % quantile by variable, see ``calibration.exceedance_curve``."""
+    index, weights = _cells(asked.regions.sel(region=[region]))[region]
+    side = asked.annual if season == "annual" else asked.sides["month"]
+    pairs = {name: [_season(ds, name, season, index) for ds in side.both] for name in asked.names}
+    return {name: calibration.exceedance_curve(x, y, weights) for name, (x, y) in pairs.items()}
+
+
 def summary(rows: list[Row]) -> list[Row]:
     """How often a statistic lies outside what a perfect ensemble shows, by variable and season: rows in % of the regions.
 

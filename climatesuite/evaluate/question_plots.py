@@ -6,13 +6,40 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from climatesuite.evaluate import masks
 from climatesuite.evaluate.answers import Row
 from climatesuite.evaluate.blame import FAILS, FOLLOWS, PASSES, RAIN, ancestors, graph_of
+from climatesuite.evaluate.by_region import exceedance_curves
 from climatesuite.evaluate.kernels import Array
 from climatesuite.evaluate.plots import PALETTE, legend_below, new_axes, style, unit_text
+from climatesuite.evaluate.questions import Asked
 
 OURS, TRUTH = PALETTE[0], "#333333"
 COLOURS: Mapping[str, str] = {PASSES: "#d9ead3", FAILS: "#D55E00", FOLLOWS: "#F5C49B"}
+
+
+CHARTS = ("warming levels", "warming ratios", "hydrological sensitivity")
+"""Questions whose rows share a unit and fit a chart."""
+
+
+def pictures(asked: Asked, found: Mapping[str, Sequence[Row]]) -> dict[str, Axes]:
+    """Figures of what was asked, by file stem.
+
+    Args:
+        asked: Ensemble and truth.
+        found: Rows by part: ``answers``, ``regions``, ``blame``; absent ones get no figure.
+    """
+    out = {}
+    for question in CHARTS:
+        rows = [r for r in found.get("answers", ()) if r["question"] == question]
+        if rows:
+            out[question.replace(" ", "-")] = interval_chart(rows, question.capitalize())
+    if "regions" in found:
+        title = f"Exceedance of the 90 % quantile, {masks.LAND}, years"
+        out["exceedance"] = reliability_diagram(exceedance_curves(asked, masks.LAND), title)
+    if "blame" in found:
+        out["blame"] = blame_figure(found["blame"], "Where errors begin")
+    return out
 
 
 def interval_chart(rows: Sequence[Row], title: str) -> Axes:

@@ -8,7 +8,7 @@ import shapely
 from climatesuite.errors import DataContractError
 from climatesuite.evaluate import masks
 from climatesuite.evaluate.answers import FIELDS
-from climatesuite.evaluate.by_region import DIAGNOSES, HOTTEST, region_rows, summary
+from climatesuite.evaluate.by_region import DIAGNOSES, HOTTEST, exceedance_curves, region_rows, summary
 from climatesuite.evaluate.questions import ask
 from climatesuite.harmonise.coarsen import to_year
 from worlds.fake_ensemble import fake_ensemble
@@ -79,6 +79,16 @@ def test_a_bias_in_one_region_is_found_there(truth, three):
     assert by_region["EAS"]["value"] == pytest.approx(0.5, abs=0.15)
     tails = {r["region"]: r["value"] for r in found if r["question"] == "tail" and r["variable"] == "tas"}
     assert tails["AMZ"] == pytest.approx(2.0, abs=0.4)
+
+
+def test_the_reliability_diagram_of_a_region_holds_all_of_its_weight(truth, three):
+    curves = exceedance_curves(ask(world(2, 8), truth, regions=three), "AMZ", "JJA")
+    for weight, share in curves.values():
+        assert weight.size == 9 and weight.sum() == pytest.approx(1.0)
+        assert float(weight @ np.arange(9) / 8) == pytest.approx(
+            0.1, abs=0.01
+        )  # a tenth of all members and steps exceed
+        assert np.nanmin(share) >= 0.0 and np.nanmax(share) <= 1.0
 
 
 def test_three_members_against_two_are_refused(truth):

@@ -155,11 +155,17 @@ def files(tmp_path_factory):
 def test_the_command_answers_from_files_and_writes_json(files, tmp_path, capsys):
     archive, drawn = files
     out = tmp_path / "questions.json"
-    options = ["--offset", "1.0", "--parts", "answers", "blame", "--out", str(out)]
+    options = ["--offset", "1.0", "--parts", "answers", "blame", "--pictures", str(tmp_path), "--out", str(out)]
     assert main(["questions", str(drawn), "--truth", str(archive), *options]) == 0
     rows = json.loads(out.read_text())["answers"]
     assert found(rows, "2 K crossed")["note"].startswith("2015–2024 is 1 K above pre-industrial")
     assert {r["status"] for r in json.loads(out.read_text())["blame"]} == {"passes"}
+    assert {p.stem for p in tmp_path.glob("*.png")} == {
+        "warming-levels",
+        "warming-ratios",
+        "hydrological-sensitivity",
+        "blame",
+    }
     assert "leave the truth outside" in capsys.readouterr().out
 
 
