@@ -42,9 +42,14 @@ def parser() -> argparse.ArgumentParser:
     synth.add_argument("--grid", type=cli.grid, default=(24, 36), help="rows x columns (default 24x36)")
     synth.add_argument("--seed", type=int, default=0)
 
-    scan = verb("scan", cli.scan, "list the CMIP files in folders")
-    scan.add_argument("paths", nargs="+", type=Path, help="folders or files")
+    scan = verb("scan", cli.scan, "list the CMIP files in folders or under URLs")
+    scan.add_argument("paths", nargs="+", help="folders, files or URLs, e.g. s3://bucket/CMIP6")
     scan.add_argument("--out", type=Path, help="write an intake-esm datastore (JSON and CSV) here")
+
+    cloud = verb("cloud", cli.cloud, "fetch runs of the public CMIP6 cloud as NetCDF files")
+    cloud.add_argument("recipe", type=cli.existing, help="YAML file, e.g. catalogs/cmip6_cloud_runs.yaml")
+    cloud.add_argument("out", type=Path, nargs="?", help="folder; without it the stores are only listed")
+    cloud.add_argument("--index", help="table to look into instead of the one in the recipe")
 
     plan = verb("plan", cli.plan, "what a recipe would build, and what is missing")
     plan.add_argument("recipe", help="YAML file (a recipe, or an experiment of spf run), or a name, e.g. climatesuite")

@@ -60,6 +60,20 @@ def plan(args: argparse.Namespace) -> int:
     return 0 if made.is_complete else 1
 
 
+def cloud(args: argparse.Namespace) -> int:
+    """List the stores that a recipe means, and fetch them as files; what is there already stays."""
+    from climatesuite.archive.cloud import cloud_stores, fetch_stores, index_rows, read_recipe
+
+    recipe = read_recipe(args.recipe)
+    rows = cloud_stores(recipe, index_rows(args.index or recipe["index"]))
+    for row in rows:
+        facets = [row[f] for f in ("source_id", "experiment_id", "member_id", "variable_id", "grid_label")]
+        print(*facets, row.get("version", ""), row["zstore"])
+    for row in rows if args.out is not None else ():
+        print(*fetch_stores([row], args.out))
+    return 0
+
+
 def build(args: argparse.Namespace) -> int:
     """Build a Zarr store from CMIP files and forcing files; a second run with the same input does nothing."""
     from climatesuite.build import build as build_store
