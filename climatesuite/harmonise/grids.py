@@ -269,9 +269,14 @@ def _apply(x: NDArray, rows: sp.csr_array, columns: sp.csr_array, min_coverage: 
     shape = (rows.shape[0], columns.shape[0])
     maps = x.reshape(-1, *x.shape[-2:])
     out = np.empty((len(maps), *shape), dtype=x.dtype if x.dtype.kind == "f" else np.dtype(np.float64))
-    mask, share = np.ones(maps.shape[1:], dtype=bool), np.outer(rows.sum(axis=1), columns.sum(axis=1))
+    covered = np.outer(rows.sum(axis=1), columns.sum(axis=1))
+    is_whole = bool((np.abs(covered - 1.0) < 1e-12).all())
+    mask, share = np.ones(maps.shape[1:], dtype=bool), covered
     for i, field in enumerate(maps):
         valid = np.isfinite(field)
+        if is_whole and valid.all():
+            out[i] = _contract(field.astype(np.float64), rows, columns)
+            continue
         if not np.array_equal(valid, mask):  # masks rarely change from map to map
             mask, share = valid, _contract(valid.astype(np.float64), rows, columns)
         total = _contract(np.where(valid, field, 0.0).astype(np.float64, copy=False), rows, columns)

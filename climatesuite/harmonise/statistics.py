@@ -61,16 +61,19 @@ def merge(parts: Iterable[xr.Dataset]) -> xr.Dataset:
 
 
 def _merge_two(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
-    out = a.copy()
+    out = {}
     for name in (str(n).removesuffix("_count") for n in a.data_vars if str(n).endswith("_count")):
-        n_a, n_b = a[f"{name}_count"], b[f"{name}_count"]
-        n = n_a + n_b
-        share = (n_b / n).where(n > 0, 0.0)
-        delta = b[f"{name}_mean"] - a[f"{name}_mean"]
-        out[f"{name}_count"] = n
-        out[f"{name}_mean"] = a[f"{name}_mean"] + delta * share
-        out[f"{name}_m2"] = a[f"{name}_m2"] + b[f"{name}_m2"] + delta**2 * n_a * share
-        if f"{name}_min" in a and f"{name}_min" in b:
-            out[f"{name}_min"] = np.minimum(a[f"{name}_min"], b[f"{name}_min"])
-            out[f"{name}_max"] = np.maximum(a[f"{name}_max"], b[f"{name}_max"])
-    return out
+        count, mean, m2 = ((a[f"{name}_{k}"].variable, b[f"{name}_{k}"].variable) for k in ("count", "mean", "m2"))
+        n_a, n_b = count[0].values, count[1].values
+        total = n_a + n_b
+        share = np.divide(n_b, total, out=np.zeros_like(total), where=total > 0)
+        along = (slice(None), None, None)
+        delta = mean[1].values - mean[0].values
+        out[f"{name}_count"] = count[0].copy(data=total)
+        out[f"{name}_mean"] = mean[0].copy(data=mean[0].values + delta * share[along])
+        out[f"{name}_m2"] = m2[0].copy(data=m2[0].values + m2[1].values + delta * delta * (n_a * share)[along])
+        for k, pick in (("min", np.minimum), ("max", np.maximum)):
+            if f"{name}_{k}" in a and f"{name}_{k}" in b:
+                kept = a[f"{name}_{k}"].variable
+                out[f"{name}_{k}"] = kept.copy(data=pick(kept.values, b[f"{name}_{k}"].values))
+    return xr.Dataset(out, a.coords, a.attrs)

@@ -63,6 +63,8 @@ class Place:
     @property
     def is_unfinished(self) -> bool:
         """Whether a build has left its journal in it."""
+        if self.is_local:
+            return (self.path / BUILDING).is_dir()
         return any(name.startswith(BUILDING) for name in self.sizes())
 
     def read(self, name: str) -> bytes:
@@ -98,6 +100,9 @@ class Place:
     def sizes(self) -> dict[str, int]:
         """Size of every object, by name."""
         fs, root = self._where
+        if self.is_local:
+            files = (Path(folder, name) for folder, _, names in os.walk(root) for name in names)
+            return {p.relative_to(root).as_posix(): p.stat().st_size for p in sorted(files)}
         fs.invalidate_cache()
         found = fs.find(root, detail=True)
         return {str(p)[len(root) + 1 :]: int(about["size"]) for p, about in sorted(found.items())}
