@@ -3,7 +3,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: quickstart test check docs bench references clean
+.PHONY: quickstart test check docs bench bench-build references clean
 
 quickstart: $(INSTALLED)  ## synthetic archive -> store -> trained emulator -> ensembles -> scores and report
 	$(BIN)/spf run experiments/quickstart.yaml --out quickstart
@@ -25,6 +25,11 @@ docs: $(INSTALLED)  ## figures and pages of the documentation -> site/index.html
 bench: $(INSTALLED)  ## the experiment on real data; needs CLIMATE_DATA; half an hour
 	$(BIN)/spf run experiments/cesm2-ssp370.yaml
 	$(BIN)/python experiments/results/collect.py runs/cesm2-ssp370
+
+bench-build: $(INSTALLED)  ## builds beside the same reads and writes alone, their memory, training's reads; some minutes
+	$(BIN)/python experiments/build_throughput.py
+	$(BIN)/python experiments/build_memory.py
+	$(BIN)/python experiments/train_read.py
 
 references: $(INSTALLED)  ## what honest references score on CESM2, three rotations; needs CLIMATE_DATA; one to two hours
 	$(BIN)/pip install --quiet -e ".[mesmer,fair]"

@@ -137,7 +137,7 @@ def verify(args: argparse.Namespace) -> int:
 
 def describe(args: argparse.Namespace) -> int:
     """Say what a store holds: sources, scenarios, members, years, grid, size, licences."""
-    from climatesuite.store.open import describe as describe_store
+    from climatesuite.store.describe import describe as describe_store
 
     print(describe_store(args.store))
     return 0

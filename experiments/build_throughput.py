@@ -39,15 +39,15 @@ from climatesuite.store.place import Overlay, Place
 from climatesuite.store.provenance import code_commit
 from climatesuite.store.write import Shards
 
-SOURCE_GRID, TARGET_GRID, FIRST_YEAR = (192, 288), (96, 144), 1850
+SOURCE_GRID, TARGET_GRID, FIRST_YEAR = (192, 288), (96, 144), 1
 BLOCK, WORKERS = 120, 2
 RESULT = Path(__file__).parent / "results" / "build_throughput.json"
 
 
-def write_files(folder: Path, members: int, years: int) -> list[Path]:
+def write_files(folder: Path, members: int, years: int, grid: tuple[int, int] = SOURCE_GRID) -> list[Path]:
     """One file of tas a member."""
-    rows, columns = SOURCE_GRID
-    lat, lon = grids.target_grid(SOURCE_GRID)["lat"].values, grids.target_grid(SOURCE_GRID)["lon"].values
+    rows, columns = grid
+    lat, lon = grids.target_grid(grid)["lat"].values, grids.target_grid(grid)["lon"].values
     rng, paths = np.random.default_rng(0), []
     pattern = 300 - 45 * np.sin(np.radians(lat)) ** 2
     for member in range(1, members + 1):

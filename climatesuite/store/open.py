@@ -1,11 +1,10 @@
 """Reading a store: runs as lazy canonical Datasets."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 import zarr
 from zarr.abc.store import Store
@@ -14,8 +13,7 @@ from climatesuite.conventions import TIMESCALES
 from climatesuite.errors import DataContractError
 from climatesuite.store.layout import SCHEMA, STATISTICS, decode_times, group_name, timescales
 from climatesuite.store.metadata import root_nodes
-from climatesuite.store.place import BUILDING, NODE, Overlay, Place
-from climatesuite.store.provenance import read_provenance
+from climatesuite.store.place import NODE, Overlay, Place
 
 
 def open_root(store: str | Path) -> zarr.Group:
@@ -77,7 +75,7 @@ def open_run(store: str | Path, source_id: str, experiment_id: str, timescale: s
     root, name = open_root(store), group_name(source_id, experiment_id, timescale)
     if timescale not in TIMESCALES or name not in root:
         there = [
-            f"{source}/{scenario} ({', '.join(_timescales(root, source, scenario))})"
+            f"{source}/{scenario} ({', '.join(timescales_of(root, source, scenario))})"
             for source, scenario in list_runs(store)
         ]
         raise DataContractError(
@@ -111,41 +109,6 @@ def open_statistics(store: str | Path, source_id: str, experiment_id: str) -> xr
     return ds.assign_coords(member=[str(m) for m in ds.attrs.pop("members")])
 
 
-def describe(store: str | Path) -> str:
-    """What a store holds, in words: runs, fields, members, years, grid, forcings, size, licences."""
-    known, root, sizes = read_provenance(store), open_root(store), Place(str(store)).sizes()
-    read = sum(int(r["bytes"]) for r in known["sources"])
-    lines = [
-        f"{store}",
-        f"  built by climatesuite {known['version']} from {len(known['sources'])} files of {read / 1e6:.0f} MB, {known['created']}",
-    ]
-    for source, scenario in list_runs(store):
-        lines += _run_lines(store, source, scenario, _timescales(root, source, scenario))
-    size = sum(n for name, n in sizes.items() if not name.startswith(BUILDING))
-    lines.append(f"  size {size / 1e6:.0f} MB; licences: {'; '.join(known['licenses']) or 'not stated'}")
-    if any(name.startswith(BUILDING) for name in sizes):
-        lines.append("  an unfinished addition lies in it, invisible; the build that began it goes on with it")
-    return "\n".join(lines)
-
-
-def _run_lines(store: str | Path, source: str, scenario: str, scales: Sequence[str]) -> list[str]:
-    ds = open_run(store, source, scenario, scales[0])
-    fields = [str(v) for v in ds.data_vars if ds[v].attrs.get("role") == "field"]
-    forcings = [str(v) for v in ds.data_vars if ds[v].attrs.get("role") == "forcing"]
-    years = np.unique(ds.year.values)
-    steps = [f"{ds.sizes['time']} {scales[0]}s"]
-    for scale in scales[1:]:
-        coarse = open_run(store, source, scenario, scale)
-        steps.append(
-            f"{coarse.sizes['time']} {scale}s" + (f" from {coarse.year.values[0]}" if scale == "decade" else "")
-        )
-    return [
-        f"  {source} {scenario}: {', '.join(fields)}; {ds.sizes['member']} members; {years[0]}-{years[-1]}; "
-        f"{ds.sizes['lat']} x {ds.sizes['lon']}; {ds.attrs['calendar']}; forcings {', '.join(forcings) or 'none'}",
-        f"    {', '.join(steps)}; members {', '.join(map(str, ds.member.values))}",
-    ]
-
-
-def _timescales(root: zarr.Group, source_id: str, experiment_id: str) -> list[str]:
+def timescales_of(root: zarr.Group, source_id: str, experiment_id: str) -> list[str]:
     """The timescales of a run, finest first."""
     return [t for t in timescales() if group_name(source_id, experiment_id, t) in root]

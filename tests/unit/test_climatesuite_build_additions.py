@@ -17,7 +17,8 @@ from climatesuite.build import build
 from climatesuite.building import commit, journal
 from climatesuite.errors import DataContractError
 from climatesuite.store import publish
-from climatesuite.store.open import describe, list_runs, open_run, open_statistics
+from climatesuite.store.describe import Store, describe
+from climatesuite.store.open import list_runs, open_run, open_statistics
 from climatesuite.store.place import Place
 from climatesuite.store.provenance import digest, read_provenance
 from climatesuite.store.verify import verify
@@ -185,7 +186,7 @@ def test_any_reader_of_zarr_sees_the_added_members(archive, tmp_path):
 
 def test_every_array_says_how_many_files_it_comes_from_and_the_records_name_them(archive, whole):
     attrs = open_run(whole, "TEST-ESM", "ssp126", "decade").tas.attrs
-    records = [r for r in read_provenance(whole)["sources"] if r.get("variable_id") == "tas"]
+    records = Store(whole).sources(variable_id="tas", experiment_id="ssp126")
     assert attrs["source_files"] == 3 == len(records) and len(attrs["source_files_sha256"]) == 64
     assert {r["sha256"] for r in records} == {digest(p) for p in archive.glob("CMIP6/tas_*_TEST-ESM_ssp126_*")}
     assert {r["build"] for r in records} == {0} and read_provenance(whole)["builds"][0]["libraries"]["zarr"]

@@ -12,8 +12,9 @@ import zarr
 from climatesuite.errors import DataContractError
 from climatesuite.harmonise.statistics import merge, month_statistics
 from climatesuite.store import provenance
+from climatesuite.store.describe import Store, describe
 from climatesuite.store.layout import SHARD_BYTES, chunks_of, shards_of
-from climatesuite.store.open import describe, list_runs, only, open_run, open_statistics
+from climatesuite.store.open import list_runs, only, open_run, open_statistics
 from climatesuite.store.provenance import (
     changed_files,
     is_unchanged,
@@ -22,7 +23,16 @@ from climatesuite.store.provenance import (
     settings_digest,
     source_record,
 )
-from worlds.canonical import MEMBERS, SCENARIO, SOURCE, canonical_forcings, canonical_month, scales, write_store
+from worlds.canonical import (
+    MEMBERS,
+    SCENARIO,
+    SOURCE,
+    canonical_forcings,
+    canonical_month,
+    edit_provenance,
+    scales,
+    write_store,
+)
 
 DIMS = ("member", "time", "lat", "lon")
 
@@ -120,6 +130,21 @@ def test_runs_are_listed_and_described(store):
     for words in ("TEST-ESM ssp245: tas, pr; 2 members; 2015-2034; 4 x 6; noleap; forcings CO2, SO2",
                   "240 months, 20 years, 2 decades from 2015", "r9i1p1f1, r10i1p1f1", "licences: CC0", "MB"):  # fmt: skip
         assert words in text
+
+
+def test_in_a_notebook_a_store_is_a_table_and_gives_out_what_it_holds(store):
+    opened = Store(store)
+    html = opened._repr_html_()
+    assert html.count("<tr>") == 2 and "<td>240 months, 20 years, 2 decades from 2015</td>" in html
+    assert repr(opened) == describe(store) and opened.runs == [(SOURCE, SCENARIO)]
+    xr.testing.assert_identical(opened.open(SOURCE, SCENARIO, "decade"), open_run(store, SOURCE, SCENARIO, "decade"))
+    xr.testing.assert_identical(opened.statistics(SOURCE, SCENARIO), open_statistics(store, SOURCE, SCENARIO))
+
+
+def test_what_a_store_says_of_itself_cannot_be_html(tmp_path):
+    store = write_store(tmp_path / "s")
+    edit_provenance(store, licenses=["<script>"])
+    assert "<script>" not in Store(store)._repr_html_() and "&lt;script&gt;" in Store(store)._repr_html_()
 
 
 @pytest.mark.parametrize("names", [("OTHER", SCENARIO, "month"), (SOURCE, "ssp119", "month"), (SOURCE, SCENARIO, "monthly"),
