@@ -1,9 +1,9 @@
 """Peak memory of `climatesuite build` against the number of members and of years.
 
 ``python experiments/build_memory.py`` writes ``experiments/results/build_memory.json``. Files of 48 x 72 cells, made from a fixed
-seed in a temporary folder; two threads, regridded to 32 x 48. To reach many shards with little data, shards are capped at 8 MB and
-blocks at 1 MB here, 1/32 of what a build takes: what is measured is what grows. Every measurement has a process of its own, whose parent
-imports nothing large, because a child's peak begins at its parent's.
+seed in a temporary folder; two threads, regridded to 32 x 48. To reach many shards with little data, shards are capped at 8 MB
+and blocks at 1 MB here, 1/32 of what a build takes: what is measured is what grows. Every measurement has a process of its own,
+whose parent imports nothing large, because a child's peak begins at its parent's.
 """
 
 import argparse

@@ -251,9 +251,13 @@ def _blocks(part: FieldPart) -> Iterator[xr.Dataset]:
 
 
 def _bytes_per_month(entry: Entry, name: str) -> int:
-    with _READING, netCDF4.Dataset(entry.path) as file:
-        steps = max(1, file.dimensions["time"].size if "time" in file.dimensions else 1)
-        return max(4, 4 * int(file[name].size) // steps)
+    """Size of a decoded month; that of a map of one degree where the header does not say."""
+    try:
+        with _READING, netCDF4.Dataset(entry.path) as file:
+            group = file[entry.group] if entry.group else file
+            return max(4, 4 * int(group[name].size) // group[name].shape[group[name].dimensions.index("time")])
+    except (OSError, LookupError, ValueError, ZeroDivisionError):  # the reader will say what is wrong, if anything
+        return 4 * 180 * 360
 
 
 def _covering(entries: Sequence[Entry], first: int, last: int) -> Sequence[Entry]:
