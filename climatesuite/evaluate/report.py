@@ -113,7 +113,7 @@ def write_report(
     drawn = [ts for ts in TIMESCALES if any(ts in by for by in models.values())]
     for timescale in tqdm(drawn, desc="drawing", unit="timescale", disable=not progress):
         having = {m: by[timescale] for m, by in models.items() if timescale in by}
-        sections.append(figures_section(timescale, having, truth.get(timescale), common))
+        sections.append(figures_section(timescale, having, truth.get(timescale), common, len(models) == 1))
     sections += [made for _, make in AFTER if (made := make(material)) is not None]
     return write_text(Path(path), page(title, sections, lead(material)))
 

@@ -51,6 +51,7 @@ def figures_section(
     models: Mapping[str, xr.Dataset],
     truth: xr.Dataset | None,
     limits: Mapping[str, Mapping[str, float]],
+    alone: bool = True,
 ) -> Section:
     """Figures of one timescale by variable: what stands side by side for all models first, then each model's own folded away.
 
@@ -59,25 +60,23 @@ def figures_section(
         models: Canonical ensembles by name.
         truth: Canonical members, or None for plumes alone.
         limits: Of :func:`colour_limits`.
+        alone: Whether a single model here is the only one of the page, so that it needs no name.
     """
     parts = []
     for name in (n for n in VARIABLES if any(n in ds for ds in models.values())):
         having = {model: ds for model, ds in models.items() if name in ds}
         beside = truth if truth is not None and name in truth else None
-        drawn = [_plume(ds, beside, name, timescale, _who(model, having)) for model, ds in having.items()]
+        names = ["emulator"] if alone and len(having) == 1 else list(having)
+        drawn = [_plume(ds, beside, name, timescale, who) for who, ds in zip(names, having.values(), strict=True)]
         if beside is None:
             shown = [_grid(drawn)]
         elif len(having) == 1:
-            ((model, ds),) = having.items()
-            shown = [_grid([*drawn, *_comparisons(ds, beside, name, timescale, limits[name])])]
+            (ds,), (who,) = having.values(), names
+            shown = [_grid([*drawn, *_comparisons(ds, beside, name, timescale, limits[name], who)])]
         else:
             shown = _side_by_side(having, beside, name, timescale, limits[name], drawn)
         parts.append(join([tag("h3", f"{VARIABLES[name].long_name} ({name})"), *shown]))
     return f"figures-{timescale}", f"Figures: {_CALENDAR[timescale]}", join(parts)
-
-
-def _who(model: str, models: Mapping[str, xr.Dataset]) -> str:
-    return model if len(models) > 1 else "emulator"
 
 
 def _grid(drawn: Iterable[Drawn]) -> Markup:
@@ -171,12 +170,12 @@ def _source(ds: xr.Dataset) -> str:
 
 
 def _comparisons(
-    ds: xr.Dataset, truth: xr.Dataset, name: str, timescale: str, limits: Mapping[str, float]
+    ds: xr.Dataset, truth: xr.Dataset, name: str, timescale: str, limits: Mapping[str, float], who: str
 ) -> Iterator[Drawn]:
     """Figures of one model in the order in which two stand side by side."""
     ours, theirs = align(only(ds, [name]), only(truth, [name]))
-    ranks, *others = _own(ours, theirs, name, timescale, limits["error"], "emulator")
-    yield from (ranks, *_change_figures(ours, theirs, name, limits["change"], "emulator"), *others)
+    ranks, *others = _own(ours, theirs, name, timescale, limits["error"], who)
+    yield from (ranks, *_change_figures(ours, theirs, name, limits["change"], who), *others)
 
 
 def _ranks(ours: xr.Dataset, theirs: xr.Dataset, name: str, timescale: str, note: str) -> Drawn:
