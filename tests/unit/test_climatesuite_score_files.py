@@ -137,3 +137,43 @@ def test_predictions_of_two_scenarios_are_refused(files, tmp_path):
         ds.assign_attrs(experiment_id="ssp126").to_netcdf(tmp_path / "other.nc")
     with pytest.raises(DataContractError, match=r"scenarios \['ssp126', 'ssp370'\]; expected one scenario"):
         score([files.ensembles["year"], tmp_path / "other.nc"], files.cmip("ssp370"))
+
+
+def as_mesmer_writes(source: Path, path: Path, change=lambda ds: ds) -> Path:
+    """Yearly fields in another tool's words: realisation last, standard calendar, west first, Celsius, no bounds."""
+    ds = open_ensemble(source)
+    tas = (ds.tas - 273.15).drop_attrs().assign_attrs(units="degC")
+    rain = (ds.pr * 86400).drop_attrs().assign_attrs(units="mm/day")
+    out = xr.Dataset({"tas": tas, "pr": rain}).reset_coords(drop=True).drop_vars("member")
+    days = (np.array([f"{y}-07-01" for y in ds.year.values], "M8[ns]") - np.datetime64("1850-01-01")).astype("m8[D]")
+    out = out.assign_coords(time=("time", days.astype(int), {"units": "days since 1850-01-01", "calendar": "standard"}))
+    out = out.assign_coords(lon=(out.lon + 180) % 360 - 180).sortby("lon").isel(lat=slice(None, None, -1))
+    change(out.rename(member="realisation").transpose("lat", "lon", "time", "realisation")).to_netcdf(path)
+    return path
+
+
+def test_a_rivals_own_file_is_scored_like_the_same_fields_in_our_words(files, tmp_path):
+    theirs = as_mesmer_writes(files.ensembles["year"], tmp_path / "mesmer.nc")
+    given = files.cmip("ssp370"), (), None
+    found, expected = (score([path], *given, bootstrap=0) for path in (theirs, files.ensembles["year"]))
+    for name in ("tas", "pr"):
+        rival, ours = row_of(found, "mesmer", name), row_of(expected, "copy", name)
+        assert rival["M"] == 2 and rival["crps"] == pytest.approx(ours["crps"], abs=1e-5)
+        assert rival["rmse"] == pytest.approx(0.0, abs=1e-4) and rival["spread_skill"] == pytest.approx(
+            ours["spread_skill"]
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda ds: ds.assign(tas=ds.tas.assign_attrs(units="K")), "tas in "),
+        (lambda ds: ds.assign(pr=ds.pr.assign_attrs(units="kg m-2 s-1")), "pr in "),
+        (lambda ds: ds.assign(pr=ds.pr.assign_attrs(units="m")), "pr in mesmer.nc"),
+        (lambda ds: ds.assign(tas=ds.tas.drop_attrs()), "tas in mesmer.nc: no units"),
+    ],
+)
+def test_a_rivals_mislabelled_units_are_refused(files, tmp_path, change, message):
+    theirs = as_mesmer_writes(files.ensembles["year"], tmp_path / "mesmer.nc", change)
+    with pytest.raises(DataContractError, match=message):
+        score([theirs], files.cmip("ssp370"), bootstrap=0)
