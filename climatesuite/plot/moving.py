@@ -13,7 +13,7 @@ from climatesuite.evaluate import diagnostics, plots
 from climatesuite.evaluate.exceedance import reference
 from climatesuite.evaluate.kernels import Array
 from climatesuite.evaluate.map_geometry import cells_from_dateline
-from climatesuite.plot.choice import Base, base_of, labelled, one_member, span, title_of
+from climatesuite.plot.choice import Base, base_of, labelled, one_member, pyplot, span, title_of
 from climatesuite.plot.maps import SIZE, colours, draw, scale
 
 log = logging.getLogger("climatesuite")
@@ -87,13 +87,22 @@ def explore(ds: xr.Dataset, name: str = "tas", *, base: Base = "first") -> Any:
 
     try:
         import ipywidgets
+        from IPython.display import display
     except ImportError:
         log.warning("explore: no sliders without ipywidgets (pip install ipywidgets); the last step is drawn")
         return show(ds.sizes["time"] - 1, labels[0])
+
+    def redraw(step: int, member: int | str) -> None:
+        figure = show(step, member).figure
+        display(
+            figure
+        )  # shown here and now: whether a widget shows pyplot's figures depends on the name of the backend
+        pyplot().close(figure)
+
     steps = [(step_name(ds, i), i) for i in range(ds.sizes["time"])]
     slider: dict[str, Any] = {"continuous_update": False}
     return ipywidgets.interactive(
-        lambda step, member: show(step, member) and None,
+        redraw,
         step=ipywidgets.SelectionSlider(
             options=steps, value=steps[-1][1], description=ds.attrs.get("timescale", "step"), **slider
         ),

@@ -155,8 +155,10 @@ def test_an_animation_is_a_gif_of_every_kept_step(years, tmp_path):
 
 
 @pytest.mark.parametrize("timescale", ["year", "month"])
-def test_sliders_redraw_the_map_of_their_step_and_member(timescale):
+def test_sliders_show_the_map_of_their_step_and_member(timescale, monkeypatch):
     pytest.importorskip("ipywidgets", reason="extra notebook is not installed")
+    shown: list = []
+    monkeypatch.setattr("IPython.display.display", lambda *figures, **_: shown.extend(figures))
     ds = fake_ensemble(timescale, members=range(2), years=(2015, 2024))
     widget = plot.explore(ds)
     step, member = widget.children[:2]
@@ -165,10 +167,12 @@ def test_sliders_redraw_the_map_of_their_step_and_member(timescale):
     )
     step.value, member.value = 3, 1
     widget.update()
-    assert "member 1" in plt.gcf().axes[0].get_title(loc="left")
+    axes = shown[-1].axes[0]
+    assert not plt.get_fignums()  # shown once, not again at the end of the cell
+    assert "member 1" in axes.get_title(loc="left")
     same = (ds.year <= 2019) & ((ds.month == 4) if timescale == "month" else True)  # of ten years the first half
     expected = ds.tas.isel(member=1, time=3) - ds.tas.isel(time=same).astype(float).mean(("member", "time"))
-    np.testing.assert_allclose(drawn(plt.gcf().axes[0]), rows(expected.values), atol=1e-4)
+    np.testing.assert_allclose(drawn(axes), rows(expected.values), atol=1e-4)
 
 
 def test_without_widgets_the_last_map_is_drawn_and_the_remedy_named(years, monkeypatch, caplog):
