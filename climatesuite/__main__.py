@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--index", type=cli.existing, help="table of runs to look into instead, e.g. pangeo-cmip6.csv")
 
     build = verb("build", cli.build, "CMIP files to a Zarr store")
-    build.add_argument("archive", type=Path, help="folder of CMIP files")
+    build.add_argument("archive", help="folder of CMIP files, or a URL")
     build.add_argument("out", help="store to make or to add to: a path or a URL such as s3://bucket/name.zarr")
     build.add_argument("--forcings", type=Path, help="folder of inputs_<experiment_id>.nc")
     build.add_argument("--forcing-names", nargs="+", default=["CO2", "CH4", "SO2", "BC"])
@@ -68,6 +68,13 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--years", type=cli.years, help="first-last (default: all)")
     build.add_argument("--grid", type=cli.grid, help="regrid conservatively to rows x columns (default: as it is)")
     build.add_argument("--decade-start", type=int, help="first year of the first decade (default: first year)")
+    build.add_argument("--join-parents", action="store_true", help="scenarios begin with the runs that they branch off")
+    build.add_argument(
+        "--on-overlap",
+        choices=("refuse", "first", "last"),
+        default="refuse",
+        help="which file holds where months differ",
+    )
     build.add_argument(
         "--scheduler", default="threads", metavar="WHO",
         help="threads (default), processes, dask (a cluster here), or the address of one, e.g. tcp://host:8786",

@@ -29,6 +29,9 @@ NAMED = 10
 """Failed parts that a message names."""
 
 
+_RARE = ("join_parents", "on_overlap")  # settings that are kept only where they are not the default
+
+
 @dataclass(frozen=True)
 class BuildReport:
     """What a build did.
@@ -77,6 +80,8 @@ def build(
     years: tuple[int, int] | None = None,
     grid: tuple[int, int] | None = None,
     decade_start: int | None = None,
+    join_parents: bool = False,
+    on_overlap: str = "refuse",
     scheduler: str | Executor = "threads",
     workers: int | None = None,
     progress: bool = True,
@@ -87,7 +92,7 @@ def build(
     is missing. Nothing of it is visible before all is there. A worker holds one shard (256 MB at most) and a block of months.
 
     Args:
-        archive: CMIP files or folders.
+        archive: CMIP files, folders or URLs.
         out: Store to make or to add to: a path, or a URL that fsspec knows.
         sources: Earth system models; default all.
         experiments: Scenarios; default all.
@@ -98,6 +103,8 @@ def build(
         years: First and last year; default the whole years of each run.
         grid: Rows and columns to regrid to, conservatively; default as it is.
         decade_start: First year of a decade; default each run's first year.
+        join_parents: Whether scenarios begin with the runs that they branch off, by their parent attributes.
+        on_overlap: ``refuse``, ``first`` or ``last``: which file holds where two give differing values of a month.
         scheduler: ``threads``, ``processes``, ``dask``, the address of a dask scheduler, or an executor: the result is the same.
         workers: Threads or processes; default the cores this process may use.
         progress: Whether to show a bar on stderr.
@@ -112,7 +119,8 @@ def build(
     """
     started, target = time.monotonic(), Place(str(out))
     request = make_request(
-        archive, sources, experiments, members, variables, forcings, forcing_names, years, grid, decade_start
+        archive, sources, experiments, members, variables, forcings, forcing_names, years, grid, decade_start,
+        join_parents, on_overlap,
     )  # fmt: skip
     was_there, added, kept = target.exists(NODE), 0, 0
     new = _missing(target, request)
@@ -238,7 +246,7 @@ def _missing(place: Place, request: Request) -> dict[Key, list[str]]:
             read_provenance(place.url)  # says that this is no store
         return {key: list(request.labels(key)) for key in request.files}
     known, wanted = read_provenance(place.url), request.settings
-    keys = [k for k in wanted if k != "runs" and known["settings"].get(k) != wanted[k]]
+    keys = [k for k in {*wanted, *_RARE} if k != "runs" and known["settings"].get(k) != wanted.get(k)]
     changed = sorted(k for k in keys if not _is_reordered(k, known, wanted))
     if changed:
         raise DataContractError(

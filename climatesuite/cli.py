@@ -81,7 +81,8 @@ def build(args: argparse.Namespace) -> int:
     report = build_store(
         args.archive, args.out, sources=args.sources, experiments=args.experiments, members=args.members,
         variables=args.variables, forcings=args.forcings, forcing_names=args.forcing_names, years=args.years, grid=args.grid,
-        decade_start=args.decade_start, scheduler=args.scheduler, workers=args.workers, progress=True,
+        decade_start=args.decade_start, join_parents=args.join_parents, on_overlap=args.on_overlap, scheduler=args.scheduler,
+        workers=args.workers, progress=True,
     )  # fmt: skip
     print(report)
     return 0

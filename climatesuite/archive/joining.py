@@ -98,8 +98,7 @@ def join(parts: Sequence[xr.Dataset], files: Sequence[str], name: str, subject: 
         return whole.assign_attrs(repairs=repairs)
     origin = np.repeat(np.arange(len(parts)), [p.sizes["time"] for p in parts])
     keep, said = _once(whole[name].values, index, order, origin, files, subject, on_overlap)
-    named = files[0] if len(set(files)) == 1 else f"{files[0]} to {files[-1]}"
-    return whole.isel(time=keep).assign_attrs(repairs=[*repairs, *(f"{named}: {text}" for text in said)])
+    return whole.isel(time=keep).assign_attrs(repairs=[*repairs, *(f"{files[0]}: {text}" for text in said)])
 
 
 def _once(

@@ -104,7 +104,7 @@ def _ancestors(run: Run, name: str, own: Sequence[Entry], runs: Mapping[Run, Map
         child = elder
 
 
-def check_seam(entries: Sequence[Entry], name: str) -> None:
+def check_seam(entries: Sequence[Entry], name: str, on_overlap: str = "refuse") -> None:
     """Refuse a joined run whose area mean jumps where an ancestor ends.
 
     The change across the seam, less the usual change between these two calendar months, is held against the standard deviation of
@@ -125,7 +125,7 @@ def check_seam(entries: Sequence[Entry], name: str) -> None:
         if years[0] > years[1]:
             continue
         near = [e for e in entries if int(e.start[:4]) <= years[1] and int(e.stop[:4]) >= years[0]]
-        jump = seam_jump(read_variable(near, name, years), name, 12 * year + int(last[4:6]) - 1)
+        jump = seam_jump(read_variable(near, name, years, on_overlap), name, 12 * year + int(last[4:6]) - 1)
         if jump > JUMP_SIGMA:
             origin = next(e.origin for e in entries if e.until == last)
             raise DataContractError(

@@ -1,4 +1,4 @@
-"""Opening files as they are stored, nothing decoded: NetCDF with or without groups, Zarr, local or fetched through fsspec."""
+"""Opening files as they are stored, nothing decoded: NetCDF with or without groups, local or fetched through fsspec."""
 
 import hashlib
 import os
@@ -27,17 +27,14 @@ def open_raw(path: Path, group: str = "") -> Iterator[xr.Dataset]:
     """A file, or a group in it beside the coordinates of the groups above.
 
     Args:
-        path: NetCDF file or Zarr folder.
+        path: NetCDF file.
         group: E.g. ``r1i1p1f1/atmos``; default the root.
 
     Yields:
         Lazy Dataset of raw numbers with all attributes, ``_FillValue`` and ``scale_factor`` among them.
     """
     names = ["", *("/".join(group.split("/")[: i + 1]) for i in range(group.count("/") + 1))] if group else [""]
-    options: dict[str, Any] = {"decode_cf": False, "create_default_indexes": False}
-    options["engine"] = "zarr" if path.is_dir() else "netcdf4"
-    if path.is_dir():
-        options["chunks"] = None
+    options: dict[str, Any] = {"decode_cf": False, "create_default_indexes": False, "engine": "netcdf4"}
     opened = [xr.open_dataset(path, group=name or None, **options) for name in names]
     try:
         whole = opened[-1]

@@ -23,6 +23,7 @@ def open_runs(
     members: Mapping[str, Sequence[str]] | Sequence[str] | None = None,
     years: tuple[int, int] | None = None,
     join_parents: bool = False,
+    on_overlap: str = "refuse",
 ) -> dict[Key, xr.Dataset]:
     """Canonical monthly Datasets straight from CMIP files, in memory.
 
@@ -35,6 +36,7 @@ def open_runs(
         members: Members of every scenario, or by scenario; default all.
         years: First and last year; default all months.
         join_parents: Whether scenarios begin with the runs that they branch off (`lineage.joined`).
+        on_overlap: ``refuse``, ``first`` or ``last``: which file holds where two give differing values of a month.
 
     Returns:
         Dataset (member, time, lat, lon) by (source_id, experiment_id).
@@ -49,8 +51,8 @@ def open_runs(
         labels = sorted(by_member, key=member_key)
         for files in by_member.values() if join_parents else ():
             for name, entries in files.items():
-                check_seam(entries, name)
-        runs[key] = _stack([read_member(by_member[m], years) for m in labels], labels, " ".join(key))
+                check_seam(entries, name, on_overlap)
+        runs[key] = _stack([read_member(by_member[m], years, on_overlap) for m in labels], labels, " ".join(key))
     return runs
 
 
@@ -100,17 +102,20 @@ def _period(ds: xr.Dataset) -> str:
     return f"{a:04d}-{c:02d} to {b:04d}-{d:02d}"
 
 
-def read_member(files: Mapping[str, Sequence[Entry]], years: tuple[int, int] | None = None) -> xr.Dataset:
+def read_member(
+    files: Mapping[str, Sequence[Entry]], years: tuple[int, int] | None = None, on_overlap: str = "refuse"
+) -> xr.Dataset:
     """One member's canonical monthly fields (time, lat, lon), float32, in memory.
 
     Args:
         files: Entries by variable; time-split files are joined.
         years: First and last year; default all months.
+        on_overlap: As for `open_runs`.
 
     Raises:
         DataContractError: If months are missing or doubled, grids of variables differ, values are missing or not credible.
     """
-    fields = {name: read_variable(entries, name, years) for name, entries in files.items()}
+    fields = {name: read_variable(entries, name, years, on_overlap) for name, entries in files.items()}
     first = next(iter(fields.values()))
     for name, field in fields.items():
         if _difference(field, first):

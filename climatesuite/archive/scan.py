@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import netCDF4
 import numpy as np
 import xarray as xr
 
@@ -69,18 +70,20 @@ def _files(paths: Iterable[str | Path], rejected: list[Rejected]) -> Iterator[tu
         path = Path(given)
         if not path.exists():
             raise DataContractError(str(path), "no such file or folder", "CMIP files", "correct the path")
-        if not path.is_dir() or path.suffix == ".zarr":
+        if not path.is_dir():
             yield path, ""
             continue
         for found in _walk(path, rejected):
             if found.name.endswith(PARTIAL) and ".nc" in found.name:
                 rejected.append(Rejected(found, "a partial download"))
-            elif found.suffix in (".nc", ".zarr"):
+            elif found.suffix == ".nc":
                 yield found, ""
+            elif found.suffix == ".zarr":
+                rejected.append(Rejected(found, "a Zarr store: climatesuite cloud fetches such stores as files"))
 
 
 def _walk(folder: Path, rejected: list[Rejected]) -> Iterator[Path]:
-    """Everything under a folder, links to folders followed once; a Zarr folder counts as a file."""
+    """Everything under a folder, links to folders followed once; a folder of a Zarr store counts as a file."""
     seen: set[str] = set()
     refused = lambda error: rejected.append(Rejected(Path(error.filename), f"folder cannot be read ({error})"))  # noqa: E731
     for root, folders, files in os.walk(folder, onerror=refused, followlinks=True):
@@ -111,18 +114,12 @@ def look(path: Path) -> tuple[Entry, ...] | Rejected:
 
 
 def _starts(path: Path) -> bytes:
-    if path.is_dir():
-        return b""
     with path.open("rb") as file:
         return file.read(4)
 
 
 def _in_groups(path: Path, otherwise: Rejected) -> tuple[Entry, ...] | Rejected:
     """Entries of the groups of a file, where its root holds nothing; a group's name may be the member's."""
-    if path.is_dir():
-        return otherwise
-    import netCDF4
-
     with netCDF4.Dataset(path) as file:
         groups = [g.path.strip("/") for g in _all_groups(file) if set(g.variables) & set(VARIABLES)]
     found: list[Entry] = []

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from climatesuite.archive.lineage import joined
 from climatesuite.archive.read import Key, select
 from climatesuite.archive.scan import NAME, TABLE, Entry, Rejected, Scan, member_key, scan
 from climatesuite.building.units import FieldPart, ForcingPart
@@ -73,7 +74,7 @@ class Request:
             source=key[0], scenario=key[1], member=label, variable=variable, row=row, entries=entries,
             years=tuple(settings["years"]) if settings["years"] else whole_years(entries),
             grid=tuple(settings["grid"]) if settings["grid"] else None, decade_start=settings["decade_start"],
-            lost=lost,
+            lost=lost, on_overlap=settings.get("on_overlap", "refuse"),
         )  # fmt: skip
 
     def _drivers(self, beside: FieldPart) -> ForcingPart:
@@ -116,6 +117,8 @@ def make_request(
     years: tuple[int, int] | None,
     grid: tuple[int, int] | None,
     decade_start: int | None,
+    join_parents: bool = False,
+    on_overlap: str = "refuse",
 ) -> Request:
     """Find the files; arguments are those of `climatesuite.build.build`.
 
@@ -123,6 +126,7 @@ def make_request(
         DataContractError: If anything asked for is not there.
     """
     found = scan(archive)
+    found = joined(found) if join_parents else found
     if not variables:
         raise DataContractError("variables", "none", "at least one", "name the fields, e.g. tas pr")
     if years is not None and years[0] > years[1]:
@@ -148,6 +152,8 @@ def make_request(
         "variables": list(dict.fromkeys(variables)), "forcings": list(dict.fromkeys(forcing_names)) if drivers else [],
         "years": list(years) if years else None, "grid": list(grid) if grid else None, "decade_start": decade_start,
     }  # fmt: skip
+    settings |= {"join_parents": True} if join_parents else {}
+    settings |= {"on_overlap": on_overlap} if on_overlap != "refuse" else {}
     return Request(files, drivers, settings, (*found.rejected, *found.replaced), lost)
 
 

@@ -13,6 +13,7 @@ import netCDF4
 import numpy as np
 import xarray as xr
 
+from climatesuite.archive.lineage import check_seam
 from climatesuite.archive.read import SAME_DEG, read_variable
 from climatesuite.archive.repairs import recorded
 from climatesuite.archive.scan import Entry
@@ -76,9 +77,13 @@ class FieldPart(Part):
     member: str
     variable: str
     row: int
+    on_overlap: str = "refuse"
 
     def spec(self) -> dict[str, Any]:
-        return {**super().spec(), "member": self.member, "variable": self.variable, "row": self.row}
+        ancestors = sorted({e.origin for e in self.entries if e.origin})
+        more: dict[str, Any] = {"ancestors": ancestors} if ancestors else {}
+        more |= {"on_overlap": self.on_overlap} if self.on_overlap != "refuse" else {}
+        return {**super().spec(), "member": self.member, "variable": self.variable, "row": self.row, **more}
 
     def paths(self) -> list[Path]:
         """The files."""
@@ -91,6 +96,8 @@ class FieldPart(Part):
         """Write shards of months, years and decades, and statistics; see `write_part`."""
         sources = [source_record(e.path, _about(e)) for e in self.entries]
         repairs: list[str] = []
+        with _READING:
+            check_seam(self.entries, self.variable, self.on_overlap)
         overlay = Overlay(place.store(read_only=False), {})
         template: xr.Dataset | None = None
         statistics: xr.Dataset | None = None
@@ -245,7 +252,7 @@ def _blocks(part: FieldPart) -> Iterator[xr.Dataset]:
     while first <= last:
         stop = min(first + size - 1, last)
         with _READING:
-            month = read_variable(_covering(part.entries, first, stop), part.variable, (first, stop))
+            month = read_variable(_covering(part.entries, first, stop), part.variable, (first, stop), part.on_overlap)
         yield _on_grid(month, part.grid)
         first = stop + 1
 
@@ -298,5 +305,6 @@ def _drivers(part: ForcingPart, month: xr.Dataset) -> xr.Dataset:
 
 
 def _about(e: Entry) -> dict[str, str]:
-    names = ("source_id", "experiment_id", "member", "variable_id", "grid_label", "version", "license", "tracking_id")
+    names = ("source_id", "experiment_id", "member", "variable_id", "grid_label", "version", "license", "tracking_id",
+             "origin")  # fmt: skip
     return {n: str(getattr(e, n)) for n in names}

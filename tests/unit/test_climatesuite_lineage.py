@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
+from climatesuite.__main__ import main
 from climatesuite.archive.lineage import joined, parents
 from climatesuite.archive.read import open_runs
 from climatesuite.archive.scan import scan
-from climatesuite.errors import DataContractError
+from climatesuite.errors import DataContractError, RepairWarning
+from climatesuite.store.provenance import read_provenance
 from worlds.cmip import write_cmip
 
 YEARS = {"historical": (2005, 2014), "ssp585": (2015, 2024), "ssp534-over": (2020, 2024)}
@@ -103,3 +106,30 @@ def test_parents_are_listed_and_those_that_are_not_here(tmp_path):
 def test_real_scenarios_without_parent_attributes_are_not_joined(climate_data):
     found = scan(climate_data / "CMIP6")
     assert joined(found).entries == found.entries
+
+
+def test_a_store_holds_scenarios_with_their_parents_if_asked(tmp_path):
+    for scenario in ("historical", "ssp585"):
+        write(tmp_path / "in", scenario)
+    out = str(tmp_path / "s.zarr")
+    asked = ["build", str(tmp_path / "in"), out, "--experiments", "ssp585", "--variables", "tas"]
+    assert main([*asked, "--join-parents"]) == 0
+    ds = xr.open_zarr(out, group="TEST-ESM/ssp585/month", consolidated=False)
+    assert np.array_equal(ds.tas.values[0], seasonal(2005, 2024))
+    records = {r["name"]: r for r in read_provenance(out)["sources"]}
+    assert {r.get("origin") for r in records.values()} == {None, "historical r1i1p1f1"}
+    assert main(asked) == 1  # not the same store
+
+
+def test_a_store_keeps_the_file_that_is_said_to_hold_and_says_so(tmp_path):
+    values = seasonal(2015, 2016)
+    write_cmip(tmp_path / "in", months=("2015-01", "2015-12"), values=values[:12])
+    write_cmip(tmp_path / "in", months=("2015-12", "2016-12"), values=values[11:] + 1)
+    asked = ["build", str(tmp_path / "in"), str(tmp_path / "s.zarr"), "--variables", "tas"]
+    assert main(asked) == 1
+    with pytest.warns(RepairWarning, match="1 months differ between files .2015-12 to 2015-12.: the last one kept"):
+        assert main([*asked, "--on-overlap", "last"]) == 0
+    ds = xr.open_zarr(str(tmp_path / "s.zarr"), group="TEST-ESM/ssp245/month", consolidated=False)
+    assert np.array_equal(ds.tas.values[0, 11], values[11] + 1)
+    repairs = [text for r in read_provenance(tmp_path / "s.zarr")["sources"] for text in r.get("repairs", [])]
+    assert repairs == ["1 months differ between files (2015-12 to 2015-12): the last one kept"]
