@@ -1,8 +1,8 @@
 """Peak memory of `climatesuite build` against the number of members and of years.
 
 ``python experiments/build_memory.py`` writes ``experiments/results/build_memory.json``. Files of 48 x 72 cells, made from a fixed
-seed in a temporary folder; two threads, regridded to 32 x 48. To reach many shards with little data, shards are capped at 8 MB
-and blocks at 1 MB here, 1/32 of what a build takes: what is measured is what grows. Every measurement has a process of its own,
+seed in a temporary folder; two threads, regridded to 32 x 48. To reach many shards with little data, shards are capped at 2 MB
+and blocks at 0.25 MB here, 1/128 of what a build takes: what is measured is what grows. Every measurement has a process of its own,
 whose parent imports nothing large, because a child's peak begins at its parent's.
 """
 
@@ -14,8 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-SIZES = {"1x": (2, 100), "members 4x": (8, 100), "members 16x": (32, 100), "years 4x": (2, 400), "years 16x": (2, 1600)}
-GRID, TARGET, PART = (48, 72), (32, 48), 32
+SIZES = {"1x": (2, 50), "members 4x": (8, 50), "members 16x": (32, 50), "years 4x": (2, 200), "years 16x": (2, 800)}
+GRID, TARGET, PART = (48, 72), (32, 48), 128
 RESULT = Path(__file__).parent / "results" / "build_memory.json"
 
 

@@ -14,7 +14,6 @@ import os
 import platform
 import shutil
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -236,17 +235,18 @@ def _best(seconds: dict[str, list[float]], word: str) -> list[float]:
 def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--members", type=int, default=4)
+    parser.add_argument("--members", type=int, default=2)
     parser.add_argument("--years", type=int, default=40)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         load = os.getloadavg()[0]
         found = measure(Path(folder), args.members, args.years, args.rounds)
+    asked = f"--members {args.members} --years {args.years} --rounds {args.rounds}"
     about = {
-        "command": " ".join(["python experiments/build_throughput.py", *sys.argv[1:]]), "commit": code_commit(),
-        "workers": WORKERS, "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "command": f"python experiments/build_throughput.py {asked}", "commit": code_commit(), "workers": WORKERS,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "load": {"before": round(load, 1), "after": round(os.getloadavg()[0], 1)},
         "versions": {m.__name__: m.__version__ for m in (zarr, xr, netCDF4, dask)},
     }  # fmt: skip
