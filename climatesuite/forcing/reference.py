@@ -14,7 +14,7 @@ import xarray as xr
 
 from climatesuite.errors import DataContractError
 from climatesuite.forcing.accounting import ACCOUNTINGS, NOT_STATED, known
-from climatesuite.forcing.custom import EMISSIONS, Emissions, custom_forcing, read_emissions
+from climatesuite.forcing.custom import EMISSIONS, SCENARIO_START, Emissions, custom_forcing, read_emissions
 from climatesuite.forcing.energy_balance import (
     COMPONENTS,
     Calibration,
@@ -36,6 +36,9 @@ AOD_FORCING = -20.0
 SAME = 0.01
 """Relative difference up to which the first year of a table is its parent's."""
 _COLUMNS = {name.split("_")[0]: name for name in EMISSIONS}
+PAST = {"CO2": (2.0, 39.6, 39.2), "CH4": (43.1, 387.9, 388.1), "SO2": (4.54, 114.0, 100.8), "BC": (2.57, 9.74, 9.73)}
+"""Emissions of 1850, 2014 and 2015 in `totals.UNITS` (RCMIP 5.1.0, all SSPs); between the first two the past is taken to have grown
+evenly. Sulphur falls at once where the scenarios begin, and its forcing of 2014 is what aerosols are scaled by."""
 _BASE = slice(1850, 1900)
 _YEAR = "erf_year"
 
@@ -58,7 +61,7 @@ def reference_totals(
         DataContractError: If the accounting is unknown, not available for this scenario, or cannot be told.
     """
     choices = {base.accounting: yearly_totals(base.fields, list(wanted))}
-    file = table_file(base.folder)
+    file = table_file(base.folder) if isinstance(base.folder, Path) else None
     if file is not None and base.name in scenarios_of(file):
         emissions = read_emissions(file, base.name).yearly
         choices[TABLE_ACCOUNTING] = emissions.rename(columns={v: k for k, v in _COLUMNS.items()})[list(wanted)]
@@ -100,6 +103,28 @@ def scenarios_of(file: Path) -> list[str]:
     return sorted(set(pd.read_csv(file, usecols=["scenario"])["scenario"].astype(str)))
 
 
+def parent_emissions(base: "Scenario") -> Emissions:
+    """Emissions of a named scenario from 1850: those of the SSP table where it is there, else its own and a smooth past.
+
+    Only differences of forcing are taken, which the past moves little: without the table, what CESM2's energy balances expect of
+    departures from ssp370 in CO2, CH4 or aerosols moves by less than 0.01 K in any year (test_climatesuite_scenario.py).
+    """
+    file = table_file(base.folder) if isinstance(base.folder, Path) else None
+    if file is not None and base.name in scenarios_of(file):
+        return read_emissions(file, base.name)
+    totals, (first, last) = base.totals, base.years
+    years = np.arange(1850, last + 1)
+    yearly = {}
+    for name, column in _COLUMNS.items():
+        begin, before, now = PAST[name]
+        own = totals[name] if name in totals else pd.Series(0.0, totals.index)
+        growth = (before / begin) ** ((years - 1850) / max(1, first - 1851))
+        yearly[column] = np.where(
+            years < first, begin * growth, (own - own.iloc[0] + now).reindex(years).to_numpy(np.float64)
+        )
+    return Emissions(base.name, pd.DataFrame(yearly, index=years))
+
+
 def radiative_forcing(scenario: "Scenario", calibration: Calibration) -> xr.Dataset:
     """Effective radiative forcing by component of a named scenario, or of a departure (see :func:`custom.custom_forcing`).
 
@@ -107,7 +132,7 @@ def radiative_forcing(scenario: "Scenario", calibration: Calibration) -> xr.Data
         ``COMPONENTS`` with dim ``year`` from 1850, W m-2.
 
     Raises:
-        DataContractError: If the scenario's parent is not in AR6's table or the SSP table, or ``fair`` is not installed.
+        DataContractError: If the scenario's parent is not in AR6's table, or ``fair`` is not installed.
     """
     base = scenario.base
     if scenario.parent is None:
@@ -115,19 +140,13 @@ def radiative_forcing(scenario: "Scenario", calibration: Calibration) -> xr.Data
     change = scenario.difference()
     out = ar6_forcing(base.name, calibration).sel(year=slice(None, scenario.years[1]))
     if any(np.abs(change[n]).max() > 0 for n in _COLUMNS if n in change):
-        file = table_file(base.folder)
-        if file is None:
-            raise DataContractError(
-                f"radiative forcing of {scenario.name}", f"no {TABLE} by {base.folder}", "the yearly emissions of its parent",
-                "put the table into the folder scenarios beside the forcings",
-            )  # fmt: skip
-        parent = read_emissions(file, base.name)
+        parent = parent_emissions(base)
         yearly = parent.yearly.loc[: scenario.years[1]].copy()
         for name, column in _COLUMNS.items():
             if name in change:
                 yearly.loc[change.index, column] += change[name]
         own = Emissions(scenario.name, yearly, parent.co2_ppm_1850, parent.ch4_ppb_1850)
-        out = custom_forcing(base.name, parent, own, calibration)
+        out = custom_forcing(base.name, parent, own, calibration, start=min(SCENARIO_START, base.years[0]))
     if "AOD" in change:
         out["natural"] = (
             out["natural"] + AOD_FORCING * change["AOD"].reindex(out["year"].values, fill_value=0.0).to_numpy()

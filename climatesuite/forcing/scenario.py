@@ -56,14 +56,14 @@ class Scenario:
         fields: Canonical monthly forcings on their own grid (see ``open_forcings``).
         parent: The named scenario it departs from; None for a named one.
         steps: What was done to the parent, in order, for people and provenance.
-        folder: Where the named scenarios lie.
+        folder: Where the named scenarios are: a folder, or their forcings by name.
     """
 
     name: str
     fields: xr.Dataset
     parent: "Scenario | None" = None
     steps: tuple[str, ...] = ()
-    folder: Path = field(default=Path("."))
+    folder: "Path | Mapping[str, xr.Dataset]" = field(default=Path("."))
 
     @property
     def base(self) -> "Scenario":
@@ -319,38 +319,56 @@ class Scenario:
         return f"<pre style='font-family: monospace'>{escape(self.summary())}</pre>"
 
 
-def scenario(name: str | Path, folder: str | Path | None = None) -> Scenario:
+def scenario(name: str | Path, folder: str | Path | Mapping[str, xr.Dataset] | None = None) -> Scenario:
     """A named scenario, or one that was saved.
 
     Args:
         name: ``ssp370`` or another of ``inputs_<name>.nc`` in the folder, or a file that :meth:`Scenario.save` wrote.
-        folder: With the forcing files, itself or in ``forcings``; by default ``$CLIMATE_DATA``.
+        folder: With the forcing files, itself or in ``forcings``; by default ``$CLIMATE_DATA``. Or canonical forcings by name, such
+            as ``emulator.scenarios``, those that an emulator carries.
 
     Raises:
         DataContractError: If there is none, or its file breaks the contract of ``open_forcings``.
     """
-    where = Path(folder or os.environ.get(DATA, DATA_DEFAULT))
+    if isinstance(folder, Mapping):
+        if str(name) in folder:
+            given = folder[str(name)]
+            kept = given.drop_vars([n for n in given.data_vars if n not in UNITS])
+            attrs = {"accounting": accounting_of(given), "license": str(given.attrs.get("license", "not stated"))}
+            return Scenario(str(name), kept.assign_attrs(experiment_id=str(name), **attrs), folder=folder)
+        if not Path(name).suffix:
+            raise DataContractError(
+                f"scenario {name}", "not among those given", f"one of {', '.join(folder)}", "correct it"
+            )
+    where = folder if isinstance(folder, Mapping) else _folder(folder, str(name))
     path = Path(name)
-    if path.suffix != ".nc" and not where.is_dir():
-        said = f"{DATA} is not set" if folder is None and DATA not in os.environ else f"no folder {where}"
-        raise DataContractError(
-            f"scenario {name}", said, f"a folder with forcings/inputs_{name}.nc",
-            f"set {DATA} to it, or give it as folder; an emulator's own scenarios need none: emulator.sample({str(name)!r})",
-        )  # fmt: skip
-    file = path if path.suffix == ".nc" else forcing_file(_forcings_in(where), str(name))
+    file = path if path.suffix == ".nc" or isinstance(where, Mapping) else forcing_file(_forcings_in(where), str(name))
     if not file.is_file():
         raise DataContractError(str(file), "no such file", "a file that Scenario.save wrote", "correct the path")
     with xr.open_dataset(file, decode_times=False) as ds:
-        attrs: dict[str, Any] = dict(ds.attrs)
+        about: dict[str, Any] = dict(ds.attrs)
         names = [n for n in UNITS if n in ds.data_vars]
-    about = attrs.get("experiment_id")
-    fields = open_forcings(file, names, str(about) if about else None)
+    said = about.get("experiment_id")
+    fields = open_forcings(file, names, str(said) if said else None)
     fields = fields.drop_vars([n for n in fields.data_vars if n not in FORCINGS] + ["erf_year"], errors="ignore")
-    fields.attrs["accounting"] = accounting_of(xr.Dataset(attrs=attrs))
-    parent = attrs.get("parent_scenario")
-    steps = tuple(s for s in str(attrs.get("departures", "")).split("\n") if s)
-    root = scenario(parent, where) if parent else None
-    return Scenario(str(fields.attrs["experiment_id"]), fields, root, steps, where)
+    fields.attrs["accounting"] = accounting_of(xr.Dataset(attrs=about))
+    parent = about.get("parent_scenario")
+    steps = tuple(s for s in str(about.get("departures", "")).split("\n") if s)
+    return Scenario(
+        str(fields.attrs["experiment_id"]), fields, scenario(parent, where) if parent else None, steps, where
+    )
+
+
+def _folder(given: str | Path | None, name: str) -> Path:
+    where = Path(given or os.environ.get(DATA, DATA_DEFAULT))
+    if not where.is_dir() and Path(name).suffix != ".nc":
+        said = f"{DATA} is not set" if given is None and DATA not in os.environ else f"no folder {where}"
+        raise DataContractError(
+            f"scenario {name}", said, f"a folder with forcings/inputs_{name}.nc",
+            f"set {DATA} to it, give it as folder, or give the forcings that an emulator carries: "
+            f"climatesuite.scenario({name!r}, emulator.scenarios)",
+        )  # fmt: skip
+    return where
 
 
 def _forcings_in(folder: Path) -> Path:

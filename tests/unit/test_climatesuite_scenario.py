@@ -369,7 +369,46 @@ def test_the_command_refuses_with_the_reason(world, capsys):
     assert "is not a list such as 2035:0.1" in capsys.readouterr().err
 
 
+# ---- from the forcings that an emulator carries
+
+
+def test_forcings_by_name_are_as_good_as_a_folder(ssp370, world, tmp_path):
+    carried = {n: climatesuite.scenario(n, world).fields for n in ("ssp126", "ssp370")}
+    mine = climatesuite.scenario("ssp370", carried).with_forcings_of("ssp126", ["SO2"])
+    assert mine.fields.equals(ssp370.with_forcings_of("ssp126", ["SO2"]).fields) and mine.accounting == "input4mips"
+    assert climatesuite.scenario(mine.save(tmp_path), carried).base.name == "ssp370"
+    with pytest.raises(
+        DataContractError, match="scenario ssp245: not among those given; expected one of ssp126, ssp370"
+    ):
+        climatesuite.scenario("ssp370", carried).with_forcings_of("ssp245", ["SO2"])
+
+
+def test_without_any_folder_the_message_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CLIMATE_DATA", raising=False)
+    with pytest.raises(DataContractError, match="scenario ssp370: CLIMATE_DATA is not set; .*emulator.scenarios"):
+        climatesuite.scenario("ssp370")
+    monkeypatch.setenv("CLIMATE_DATA", "nowhere")
+    with pytest.raises(
+        DataContractError, match="scenario ssp370: no folder nowhere; expected a folder with forcings/inputs_ssp370.nc"
+    ):
+        climatesuite.scenario("ssp370")
+
+
 # ---- real data
+
+
+@pytest.mark.parametrize("names", [["CO2"], ["CH4"], ["SO2", "BC"]])
+def test_the_past_of_a_departure_matters_little(fair, climate_data, names):
+    with_table = climatesuite.scenario("ssp370", climate_data)
+    without = climatesuite.scenario(
+        "ssp370", {n: climatesuite.scenario(n, climate_data).fields for n in ("ssp126", "ssp370")}
+    )
+    change = [
+        r.scenario - r.parent for r in (s.with_forcings_of("ssp126", names).response() for s in (with_table, without))
+    ]
+    assert float(np.abs(change[0]).max()) > 0.5 and float(np.abs(change[1] - change[0]).max()) < 0.01
+
 
 ERRORS = {"ssp126": (320, 17.5, 1.7, 0.56), "ssp585": (185, 8.0, 1.7, 0.14)}
 """Largest error of cumulative CO2 (Gt), CH4, SO2, BC (Mt a year), rounded up, of a scenario made from ssp370's forcing file and
