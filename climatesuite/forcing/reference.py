@@ -107,7 +107,7 @@ def parent_emissions(base: "Scenario") -> Emissions:
     """Emissions of a named scenario from 1850: those of the SSP table where it is there, else its own and a smooth past.
 
     Only differences of forcing are taken, which the past moves little: without the table, what CESM2's energy balances expect of
-    departures from ssp370 in CO2, CH4 or aerosols moves by less than 0.01 K in any year (test_climatesuite_scenario.py).
+    departures from ssp370 in CO2, CH4 or aerosols moves by less than 0.01 K in any year (test_climatesuite_scenario_real.py).
     """
     file = table_file(base.folder) if isinstance(base.folder, Path) else None
     if file is not None and base.name in scenarios_of(file):
