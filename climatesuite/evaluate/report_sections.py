@@ -274,7 +274,9 @@ def diagnostics_section(material: Material) -> Section | None:
 def _diagnosis(found: Mapping[str, Rows]) -> Markup:
     keys = ("question", "name", "variable", "region", "season", "timescale")
     at = {m: {tuple(r.get(k) for k in keys): r for r in rows} for m, rows in found.items()}
-    body, tops, question = [], [], None
+    body: list[list[Any]] = []
+    tops: list[int] = []
+    question: Any = None
     for key in dict.fromkeys(key for rows in at.values() for key in rows):
         rows = [by.get(key) for by in at.values()]
         first = next(r for r in rows if r is not None)
