@@ -69,7 +69,7 @@ def interval_chart(rows: Sequence[Row], title: str) -> Axes:
     names = [", ".join(str(r[k]) for k in ("name", "region", "season") if r[k]) for r in shown]
     style(axes, title, unit_text(units.pop()) if units else "", "")
     axes.set_yticks(range(len(shown)), names)
-    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_ylim(max(1, len(shown)) - 0.5, -0.5)
     legend_below(axes)
     return axes
 

@@ -173,3 +173,13 @@ def test_two_files_of_one_timescale_are_refused(files, capsys):
     archive, drawn = files
     assert main(["questions", str(drawn), str(drawn), "--truth", str(archive)]) == 1
     assert "second file of the timescale month" in capsys.readouterr().err
+
+
+def test_too_few_members_for_calibration_leave_that_part_out_and_say_so(files, tmp_path, capsys):
+    archive, drawn = files
+    out = tmp_path / "questions.json"
+    assert (
+        main(["questions", str(drawn), "--truth", str(archive), "--parts", "regions", "blame", "--out", str(out)]) == 0
+    )
+    assert set(json.loads(out.read_text())) == {"blame"}
+    assert "left out: calibration by region: 2 members; expected 4 or more" in capsys.readouterr().err
