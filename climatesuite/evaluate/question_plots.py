@@ -7,13 +7,13 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from climatesuite.evaluate import masks
-from climatesuite.evaluate.answers import Row
 from climatesuite.evaluate.blame import FAILS, FOLLOWS, PASSES, RAIN, ancestors, graph_of
 from climatesuite.evaluate.by_region import exceedance_curves
 from climatesuite.evaluate.kernels import Array
-from climatesuite.evaluate.plots import PALETTE, legend_below, new_axes, style, unit_text
+from climatesuite.evaluate.plots import PALETTE, legend_below, new_axes, png, style, unit_text
 from climatesuite.evaluate.questions import Asked
 
+Row = Mapping[str, Any]
 OURS, TRUTH = PALETTE[0], "#333333"
 COLOURS: Mapping[str, str] = {PASSES: "#d9ead3", FAILS: "#D55E00", FOLLOWS: "#F5C49B"}
 
@@ -29,16 +29,37 @@ def pictures(asked: Asked, found: Mapping[str, Sequence[Row]]) -> dict[str, Axes
         asked: Ensemble and truth.
         found: Rows by part: ``answers``, ``regions``, ``blame``; absent ones get no figure.
     """
-    out = {}
-    for question in CHARTS:
-        rows = [r for r in found.get("answers", ()) if r["question"] == question]
-        if rows:
-            out[question.replace(" ", "-")] = interval_chart(rows, question.capitalize())
+    rows = [r for part in ("answers", "blame") for r in found.get(part, ())]
+    out = {stem: axes for stem, (axes, _) in charts(rows).items()}
     if "regions" in found:
         title = f"Exceedance of the 90 % quantile, {masks.LAND}, years"
         out["exceedance"] = reliability_diagram(exceedance_curves(asked, masks.LAND), title)
-    if "blame" in found:
-        out["blame"] = blame_figure(found["blame"], "Where errors begin")
+    return out
+
+
+def charts(rows: Sequence[Row], model: str = "") -> dict[str, tuple[Axes, str]]:
+    """Figure and caption of every question among some rows that has one, by file stem."""
+    out: dict[str, tuple[Axes, str]] = {}
+    of = f"{model}: " if model else ""
+    for question in CHARTS:
+        chosen = [r for r in rows if r["question"] == question]
+        if chosen:
+            caption = f"{of}{question}. Members (5–95 %) above the truth's members (least to greatest)."
+            out[question.replace(" ", "-")] = interval_chart(chosen, question.capitalize()), caption
+    blamed = [r for r in rows if r["question"] == "blame"]
+    if blamed:
+        caption = f"{of}dark where a failure begins, light where it may be a consequence, green where nothing fails."
+        out["blame"] = blame_figure(blamed, "Where errors begin"), caption
+    return out
+
+
+def images(diagnostics: Mapping[str, Mapping[str, Sequence[Row] | str]]) -> dict[str, list[tuple[bytes, str]]]:
+    """PNGs with captions by title, of rows by title and model; text instead of rows has none."""
+    out: dict[str, list[tuple[bytes, str]]] = {}
+    for title, by_model in diagnostics.items():
+        for model, rows in by_model.items():
+            drawn = {} if isinstance(rows, str) else charts(rows, model)
+            out.setdefault(title, []).extend((png(axes), caption) for axes, caption in drawn.values())
     return out
 
 

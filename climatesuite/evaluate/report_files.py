@@ -13,6 +13,7 @@ from climatesuite.errors import DataContractError
 from climatesuite.evaluate.blame import blame_rows
 from climatesuite.evaluate.by_region import region_rows, summary
 from climatesuite.evaluate.compare import compare, distinct
+from climatesuite.evaluate.question_plots import images
 from climatesuite.evaluate.questions import Asked, ask, question_rows
 from climatesuite.evaluate.report import write_csv, write_json, write_report
 from climatesuite.evaluate.score_files import Given, open_given
@@ -91,7 +92,8 @@ def report_files(
     return write_report(
         page, title=title or f"{attrs.get('source_id')} under {attrs.get('experiment_id')}: {', '.join(names)}",
         rows=found.rows, ensembles=models, truth={ts: truth_at(given.truth, ts, given.decade_start) for ts in timescales},
-        about=about, differences=found.differences, structure=found.structure, diagnostics=asked, progress=progress,
+        about=about, differences=found.differences, structure=found.structure, diagnostics=asked,
+        images=images(asked), progress=progress,
     )  # fmt: skip
 
 

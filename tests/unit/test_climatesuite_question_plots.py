@@ -7,7 +7,7 @@ from matplotlib.colors import to_rgba
 from climatesuite.evaluate.answers import beside, row
 from climatesuite.evaluate.blame import FAILS, FOLLOWS, PASSES, attribute, graph_of
 from climatesuite.evaluate.plots import png
-from climatesuite.evaluate.question_plots import COLOURS, blame_figure, interval_chart, reliability_diagram
+from climatesuite.evaluate.question_plots import COLOURS, blame_figure, images, interval_chart, reliability_diagram
 
 
 def test_an_interval_chart_has_a_line_a_row_and_leaves_out_what_has_no_value():
@@ -44,3 +44,18 @@ def test_the_graph_colours_where_failures_begin_and_what_follows():
     assert colours["tas trend"] == to_rgba(COLOURS[FAILS]) and colours["warming ratios"] == to_rgba(COLOURS[FOLLOWS])
     assert colours["pr trend"] == to_rgba(COLOURS[PASSES])
     assert len(png(axes)) > 3000
+
+
+def test_images_of_a_report_come_by_title_and_model_and_a_reason_has_none():
+    years = [
+        beside(
+            (np.arange(2030.0, 2041.0), np.array([2034.0])), question="warming levels", name="2 K crossed", units="year"
+        )
+    ]
+    blamed = [row(question="blame", name=n) | {"status": PASSES, "cause": []} for n in graph_of(["tas"], True)]
+    found = images(
+        {"levels": {"A": years, "B": "too few years"}, "begin": {"A": blamed}, "regions": {"A": [row(question="tail")]}}
+    )
+    assert [len(drawn) for drawn in found.values()] == [1, 1, 0]
+    image, caption = found["levels"][0]
+    assert image.startswith(b"\x89PNG") and caption.startswith("A: warming levels")
