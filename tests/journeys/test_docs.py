@@ -103,7 +103,7 @@ def test_the_tutorial_runs_from_the_first_ensemble_to_the_map(as_shipped):
     text = (ROOT / "docs" / "tutorial.md").read_text()
     table = re.search(r"```text\n(.*?)```", text, re.S)[1]
     rows = [row for row in table.splitlines() if row[:4] in ("year", "2025", "2030", "2040")]
-    (Path.cwd() / "mine.csv").write_text("\n".join([*rows, "2044,20.0"]).replace("44.0", "46.0"))
+    (Path.cwd() / "mine.csv").write_text("\n".join([*rows, "2044,20.0"]))
     for line in re.findall(r"^(spf .*)$", text, re.M):
         assert main(line.replace("--members 20", "--members 2").split()[1:]) == 0
     run("tutorial.md", {})
