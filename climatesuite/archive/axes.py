@@ -16,7 +16,10 @@ EAST = ("degrees_east", "degree_east", "degrees_e", "degree_e", "degreee", "degr
 MEMBERS = ("member", "member_id", "realization", "ensemble", "ens", "number", "run", "ensemble_member")
 HEIGHTS_M = {"tas": (1.0, 3.0)}
 """Heights above ground in metres that a variable may be given at."""
-REGRID = "use the model's regridded files (grid_label gr), or regrid the file to latitudes and longitudes first, conservatively"
+REGRID = (
+    "use the model's regridded files (grid_label gr), or regrid the file to latitudes and longitudes first, conservatively "
+    "(climatesuite.harmonise.curvilinear.regrid_cells takes cells with corners)"
+)
 SAME_DEG = 1e-4
 
 
