@@ -6,13 +6,13 @@ import pytest
 import climatesuite
 from climatesuite.errors import DataContractError
 from climatesuite.forcing.variants import AS_IT_IS, CO2_ONLY, LESS_CO2, MORE_CO2, NO_AEROSOL, variants
-from worlds.canonical import write_forcings
+from worlds.canonical import write_forcing_file
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("forcings")
-    write_forcings(folder, "ssp245")
+    write_forcing_file(folder, "ssp245")
     return climatesuite.scenario("ssp245", folder)
 
 
