@@ -88,7 +88,7 @@ def open_forcings(
     if unknown:
         raise DataContractError("forcings", f"{unknown} unknown", f"some of {', '.join(FORCINGS)}", "correct the names")
     file = forcing_file(path, experiment_id)
-    with _open(file) as ds:
+    with open_whole(file) as ds:
         stated = str(ds.attrs.get("experiment_id", experiment_id or "unknown"))
         if experiment_id is not None and stated != experiment_id:
             raise DataContractError(
@@ -164,7 +164,12 @@ def _onto(forcings: xr.Dataset, grid: xr.Dataset) -> xr.Dataset:
     return regrid(forcings, grid)
 
 
-def _open(file: Path) -> xr.Dataset:
+def open_whole(file: Path) -> xr.Dataset:
+    """A NetCDF file with times as they are stored.
+
+    Raises:
+        DataContractError: If it is not readable.
+    """
     try:
         return xr.open_dataset(file, decode_times=False, engine="netcdf4")
     except (OSError, RuntimeError) as error:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from climatesuite.conventions import FORCINGS, SECONDS_PER_DAY
 from climatesuite.errors import DataContractError
+from climatesuite.forcing.forcings import open_whole
 from climatesuite.forcing.totals import cell_area, cumulated
 from climatesuite.harmonise.calendars import canonical_calendar, month_lengths, time_coords
 from climatesuite.harmonise.grids import grid_coords, is_global, order_axis, regrid
@@ -191,12 +192,7 @@ def _read(path: Path, grid: xr.Dataset | None) -> _File:
 def open_file(path: Path) -> xr.Dataset:
     if not path.is_file():
         raise DataContractError(str(path), "no such file", "a file of input4MIPs", "correct the path")
-    try:
-        return xr.open_dataset(path, decode_times=False, engine="netcdf4")
-    except (OSError, RuntimeError) as error:
-        raise DataContractError(
-            path.name, f"not readable ({error})", "a whole NetCDF file", "download it again"
-        ) from error
+    return open_whole(path)
 
 
 def named(ds: xr.Dataset) -> str:

@@ -227,7 +227,7 @@ class Emulator:
         predictor = self.codec.predictor(forcings)
         frame = self.template(forcings, timescale, years)
         marginal = self.marginals[self.backbone.spec.path(timescale)[-1].key]
-        for chosen in self.groups(forcings, timescale, members, years, how):
+        for chosen in _grouped(members, self.members_together(timescale, plan, how)):
             with (
                 torch.inference_mode(),
                 torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16-mixed"),
@@ -244,8 +244,7 @@ class Emulator:
     ) -> list[list[int]]:  # fmt: skip
         """Members in the groups that go through the network together; drawing one of a group takes as long as all of it."""
         how = sampling or self.sampling
-        together = self.members_together(timescale, self._plan(forcings, timescale, years, how), how)
-        return [list(found) for _, found in itertools.groupby(members, lambda m: m // together)]
+        return _grouped(members, self.members_together(timescale, self._plan(forcings, timescale, years, how), how))
 
     def windows_per_member(
         self, forcings: xr.Dataset, timescale: str, years: tuple[int, int] | None = None,
@@ -380,3 +379,7 @@ class Emulator:
             attrs = {"units": VARIABLES[v].units, "standard_name": VARIABLES[v].standard_name, "role": "field"}
             out[v] = (("time", "lat", "lon"), values, attrs)
         return out
+
+
+def _grouped(members: Sequence[int], together: int) -> list[list[int]]:
+    return [list(found) for _, found in itertools.groupby(members, lambda m: m // together)]
