@@ -66,7 +66,11 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--members", type=cli.members_of, help='JSON, e.g. {"ssp126": ["r1i1p1f1"]} (default: all)')
     build.add_argument("--variables", nargs="+", default=["tas", "pr"])
     build.add_argument("--years", type=cli.years, help="first-last (default: all)")
-    build.add_argument("--grid", type=cli.grid, help="regrid conservatively to rows x columns (default: as it is)")
+    build.add_argument(
+        "--grid",
+        type=cli.grid,
+        help="regrid conservatively to rows x columns, curvilinear and unstructured cells too (default: as it is)",
+    )
     build.add_argument("--decade-start", type=int, help="first year of the first decade (default: first year)")
     build.add_argument("--join-parents", action="store_true", help="scenarios begin with the runs that they branch off")
     build.add_argument(

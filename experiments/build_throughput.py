@@ -130,7 +130,7 @@ def without_hashing() -> Iterator[None]:
 
 
 STAGES = {
-    "hash sources": (units, "source_record"), "read, decode, check": (units, "read_variable"), "regrid": (units, "regrid"),
+    "hash sources": (units, "source_record"), "read, decode, check": (units, "read_variable"), "regrid": (units, "put_on_grid"),
     "years and decades": (units, "weighted_means"), "statistics": (units, "month_statistics"),
     "compress, hash, write shards": (Shards, "add"), "write statistics": (units, "write_statistics"),
     "flush a part": (Place, "flush"), "scan": (build_module, "make_request"), "publish": (build_module, "commit"),

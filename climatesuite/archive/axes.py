@@ -16,10 +16,9 @@ EAST = ("degrees_east", "degree_east", "degrees_e", "degree_e", "degreee", "degr
 MEMBERS = ("member", "member_id", "realization", "ensemble", "ens", "number", "run", "ensemble_member")
 HEIGHTS_M = {"tas": (1.0, 3.0)}
 """Heights above ground in metres that a variable may be given at."""
-REGRID = (
-    "use the model's regridded files (grid_label gr), or regrid the file to latitudes and longitudes first, conservatively "
-    "(climatesuite.harmonise.curvilinear.regrid_cells takes cells with corners)"
-)
+TO_A_GRID = "use the model's regridded files (grid_label gr), or regrid the file to latitudes and longitudes first, conservatively"
+REGRID = f"build with a target grid (climatesuite build --grid 48x72), which takes cells with corners; or {TO_A_GRID}"
+CELLS = ("a curvilinear grid", "an unstructured grid")
 SAME_DEG = 1e-4
 
 
@@ -32,12 +31,14 @@ class Axes:
         lat: Latitude coordinate, its dimension, and whether it is written out in two dimensions.
         lon: The same of longitude.
         member: Member dimension, or "".
+        cells: Dimensions of the cells of a grid that is no grid of latitudes by longitudes; otherwise none.
     """
 
     time: str
     lat: tuple[str, str]
     lon: tuple[str, str]
     member: str
+    cells: tuple[str, ...] = ()
 
 
 def time_name(ds: xr.Dataset, name: str) -> str:
@@ -58,13 +59,14 @@ def member_dim(ds: xr.Dataset, name: str) -> str:
     return next((str(d) for d in ds[name].dims if _is_member(ds, d)), "")
 
 
-def find_axes(ds: xr.Dataset, name: str, subject: str) -> Axes:
+def find_axes(ds: xr.Dataset, name: str, subject: str, any_cells: bool = False) -> Axes:
     """Names of the coordinates of a variable.
 
     Args:
         ds: As stored.
         name: The variable.
         subject: For messages.
+        any_cells: Whether the grid may be a curvilinear or unstructured one.
 
     Raises:
         DataContractError: If there is no time, no grid of latitudes by longitudes, or another dimension longer than 1.
@@ -74,12 +76,13 @@ def find_axes(ds: xr.Dataset, name: str, subject: str) -> Axes:
         raise DataContractError(subject, "no time coordinate", "months", "fixed fields are not used")
     lat, lon = (_coordinate(ds, name, *names) for names in ((LAT, NORTH, "latitude"), (LON, EAST, "longitude")))
     kind = grid_kind(ds, name)
-    if kind != "rectilinear":
+    cells = tuple(map(str, ds[lat].dims)) if any_cells and kind in CELLS else ()
+    if kind != "rectilinear" and not cells:
         expected = "latitudes and longitudes of one dimension each"
         raise DataContractError(subject, f"{kind} ({', '.join(f'{d} {ds.sizes[d]}' for d in dims)})", expected, REGRID)
     member = member_dim(ds, name)
-    axes = Axes(time, (lat, _own_dim(ds, lat, 0)), (lon, _own_dim(ds, lon, -1)), member)
-    known = {*ds[time].dims, axes.lat[1], axes.lon[1], member}
+    axes = Axes(time, (lat, _own_dim(ds, lat, 0)), (lon, _own_dim(ds, lon, -1)), member, cells)
+    known = {*ds[time].dims, axes.lat[1], axes.lon[1], member, *cells}
     long = [f"{ds.sizes[d]} of {d}" for d in dims if d not in known and ds.sizes[d] > 1]
     if long:
         raise DataContractError(

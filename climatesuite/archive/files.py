@@ -5,30 +5,33 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from climatesuite.archive.axes import Axes, axis_bounds, axis_values, check_height, check_method, find_axes
+from climatesuite.archive.cells import cells_of
 from climatesuite.archive.entry import Entry
 from climatesuite.archive.months import month_text, months_of
 from climatesuite.archive.opening import open_raw, unpack
 from climatesuite.conventions import VARIABLES
 from climatesuite.errors import DataContractError
 from climatesuite.harmonise.calendars import month_lengths, time_coords
-from climatesuite.harmonise.grids import area_weights, grid_coords, is_global, order_axis
+from climatesuite.harmonise.curvilinear import CORNERS, cell_areas, is_cells
+from climatesuite.harmonise.grids import GLOBAL, area_weights, grid_coords, is_global, order_axis
 from climatesuite.harmonise.units import check_range, per_month, to_canonical
 
 ROUNDING = 1e-12
 """Precipitation that is negative by less than this, in kg m-2 s-1, is not worth a word."""
 
 
-def read_file(entry: Entry, name: str, years: tuple[int, int] | None) -> xr.Dataset:
+def read_file(entry: Entry, name: str, years: tuple[int, int] | None, any_cells: bool = False) -> xr.Dataset:
     """The months of a file that are asked for.
 
     Args:
         entry: What the scan found.
         name: Variable of `conventions.VARIABLES`.
         years: First and last year; default all.
+        any_cells: Whether to read curvilinear and unstructured grids too, by the corners of their cells.
 
     Returns:
         ``name (time, lat, lon)`` float32 in memory, in the order of the file's months, with canonical coordinates; attributes
-        ``calendar`` and ``repairs``, a list of sentences.
+        ``calendar`` and ``repairs``, a list of sentences. Of other grids ``name (time, cell)`` with `curvilinear.CORNERS`.
 
     Raises:
         DataContractError: If the variable is not known, or anything in the file breaks the contract.
@@ -40,32 +43,34 @@ def read_file(entry: Entry, name: str, years: tuple[int, int] | None) -> xr.Data
         )
     try:
         with open_raw(entry.path, entry.group) as ds:
-            return _read(ds, entry, name, years, subject)
+            return _read(ds, entry, name, years, subject, any_cells)
     except (OSError, RuntimeError) as error:
         raise DataContractError(subject, f"not readable ({error})", "a whole file", "download it again") from error
 
 
-def _read(ds: xr.Dataset, entry: Entry, name: str, years: tuple[int, int] | None, subject: str) -> xr.Dataset:
-    axes = find_axes(ds, name, subject)
+def _read(
+    ds: xr.Dataset, entry: Entry, name: str, years: tuple[int, int] | None, subject: str, any_cells: bool
+) -> xr.Dataset:
+    axes = find_axes(ds, name, subject, any_cells)
     check_height(ds, name, subject)
     check_method(ds[name].attrs, subject)
     months = months_of(ds, axes.time, subject)
     wanted = _wanted(months.index, years, entry.until)
     raw = _maps(ds[name], ds, axes, entry, wanted, subject)
     values, attrs, repairs = unpack(raw, subject), dict(raw.attrs), list(months.repairs)
-    values, space, more = _ordered(values, ds, axes, entry.path.name, subject)
+    values, space, more = _placed(values, ds, name, axes, entry.path.name, subject)
     index = months.index[wanted]
     _check_finite(values, index, subject)
     _check_moving(values, index, subject)
-    field = xr.DataArray(values, dims=("time", "lat", "lon"), attrs=attrs)
+    field = xr.DataArray(values, dims=("time", "cell") if axes.cells else ("time", "lat", "lon"), attrs=attrs)
     if (daily := per_month(attrs.get("units", ""))) is not None:
         days = np.array([month_lengths(i // 12, months.calendar)[0, i % 12] for i in index], dtype=np.float64)
         field = (field.astype(np.float64) / xr.DataArray(days, dims="time")).assign_attrs({**attrs, "units": daily})
         more.append(f"units {attrs['units']}: divided by the days of each month")
     out = to_canonical(field, name, subject)
     if index.size:
-        weights = area_weights(xr.Dataset(coords=space)).values if is_global(xr.Dataset(coords=space)) else None
-        check_range(out.values, name, subject, weights)
+        rows = out.values[..., None] if axes.cells else out.values
+        check_range(rows, name, subject, _row_weights(xr.Dataset(coords=space)))
         out, clipped = _clip(out, name)
         more += clipped
     coords = {**time_coords(index // 12, "month", months.calendar, index % 12 + 1), **space}
@@ -88,7 +93,7 @@ def _wanted(index: NDArray[np.int64], years: tuple[int, int] | None, until: str)
 def _maps(
     field: xr.DataArray, ds: xr.Dataset, axes: Axes, entry: Entry, wanted: slice | NDArray[np.int64], subject: str
 ) -> xr.DataArray:
-    """Raw maps (time, lat, lon) of one member in memory."""
+    """Raw maps of one member in memory: (time, lat, lon), or time and the dimensions of the cells."""
     dims = tuple(ds[axes.time].dims)
     field = field.reset_coords(drop=True)
     if axes.member:
@@ -99,9 +104,26 @@ def _maps(
         field = field.isel({axes.member: max(entry.slot, 0)})
     if not dims:  # one month, its time a scalar
         field, dims = field.expand_dims("time"), ("time",)
-    order = (dims[0], axes.lat[1], axes.lon[1])
+    order = (dims[0], *(axes.cells or (axes.lat[1], axes.lon[1])))
     spare = {d: 0 for d in field.dims if d not in order}
     return field.isel({**spare, dims[0]: wanted}).transpose(*order).load()
+
+
+def _placed(
+    values: NDArray[np.floating], ds: xr.Dataset, name: str, axes: Axes, file: str, subject: str
+) -> tuple[NDArray[np.floating], dict[str, xr.Variable], list[str]]:
+    """Values with their coordinates in space, and what was set right."""
+    if axes.cells:
+        return values.reshape(len(values), -1), cells_of(ds, name, axes, file), []
+    return _ordered(values, ds, axes, file, subject)
+
+
+def _row_weights(grid: xr.Dataset) -> NDArray[np.float64] | None:
+    """Weights of rows, or of cells, where they cover the sphere."""
+    if is_cells(grid):
+        area = cell_areas(*(grid[n].values for n in CORNERS))
+        return area if abs(area.sum() / (4 * np.pi) - 1.0) < GLOBAL else None
+    return area_weights(grid).values if is_global(grid) else None
 
 
 def _ordered(
@@ -140,7 +162,7 @@ def _clip(field: xr.DataArray, name: str) -> tuple[xr.DataArray, list[str]]:
 def _check_finite(values: np.ndarray, index: NDArray[np.int64], subject: str) -> None:
     bad = ~np.isfinite(values)
     if bad.any():
-        months = np.flatnonzero(bad.any(axis=(1, 2)))
+        months = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))
         raise DataContractError(
             subject, f"{int(bad.sum())} missing values, the first in {month_text(int(index[months[0]]))}", "a complete field",
             "download the file again or leave the member out",
@@ -151,8 +173,8 @@ def _check_moving(values: np.ndarray, index: NDArray[np.int64], subject: str) ->
     """Refuse a file in which a month repeats the one before, cell by cell: a stuck or doubled download."""
     if values.shape[0] < 2 or values[0].size < 2:
         return
-    rows = values[:, :1]  # one row tells most months apart
-    for at in np.flatnonzero((rows[1:] == rows[:-1]).all(axis=(1, 2))):
+    rows = values[:, :1].reshape(len(values), -1)  # one row tells most months apart
+    for at in np.flatnonzero((rows[1:] == rows[:-1]).all(axis=1)):
         is_other = index[at] != index[at + 1]
         if is_other and np.array_equal(values[at], values[at + 1]) and np.ptp(values[at]) > 0:
             raise DataContractError(

@@ -10,13 +10,18 @@ from climatesuite.archive.entry import Entry
 from climatesuite.archive.files import read_file
 from climatesuite.archive.months import month_text
 from climatesuite.errors import DataContractError
+from climatesuite.harmonise.curvilinear import CORNERS, is_cells
 
 SAME_DEG = 1e-4
 """Grids whose centres differ by less than this, in degrees, are the same grid written with other rounding."""
 
 
 def read_variable(
-    entries: Sequence[Entry], name: str, years: tuple[int, int] | None, on_overlap: str = "refuse"
+    entries: Sequence[Entry],
+    name: str,
+    years: tuple[int, int] | None,
+    on_overlap: str = "refuse",
+    any_cells: bool = False,
 ) -> xr.Dataset:
     """One variable of one member, its files joined in time.
 
@@ -26,9 +31,11 @@ def read_variable(
         years: First and last year; default all months.
         on_overlap: ``refuse``, ``first`` or ``last``: what to do where two files give differing values of a month; equal ones are
             kept once.
+        any_cells: As for `read_file`.
 
     Returns:
-        ``name (time, lat, lon)``; attributes ``calendar`` and ``repairs``, a list of sentences, each with its file.
+        ``name (time, lat, lon)`` or ``(time, cell)``; attributes ``calendar`` and ``repairs``, a list of sentences, each with its
+        file.
 
     Raises:
         DataContractError: If months are missing or differ between files, or a file breaks the contract.
@@ -36,7 +43,7 @@ def read_variable(
     if on_overlap not in ("refuse", "first", "last"):
         raise DataContractError("on_overlap", repr(on_overlap), "refuse, first or last", "correct the word")
     ordered = sorted(entries, key=lambda e: (e.start, e.stop, e.path))
-    parts = [(e, read_file(e, name, years)) for e in ordered]
+    parts = [(e, read_file(e, name, years, any_cells)) for e in ordered]
     parts = [(e, p) for e, p in parts if p.sizes["time"]]
     subject = f"{name} of {entries[0].source_id} {entries[0].experiment_id} {entries[0].member}"
     if not parts:
@@ -82,7 +89,17 @@ def join(parts: Sequence[xr.Dataset], files: Sequence[str], name: str, subject: 
         raise DataContractError(
             subject, f"files with differing calendars ({told})", "one calendar", "give files of one run"
         )
+    apart = next(
+        (
+            f
+            for p, f in zip(parts, files, strict=True)
+            if (is_cells(p) or is_cells(parts[0])) and not is_same_grid(p, parts[0])
+        ),
+        "",
+    )
     try:
+        if apart:
+            raise ValueError(f"cells with other corners in {apart}")
         whole = xr.concat(
             [snap(p, parts[0]) for p in parts], "time", data_vars="minimal", coords="minimal", compat="override", join="exact",
             combine_attrs="override",
@@ -137,10 +154,13 @@ def _once(
 
 def snap(ds: xr.Dataset, to: xr.Dataset) -> xr.Dataset:
     """The coordinates of another file, where they differ by rounding only: exact joins then hold."""
-    grid = {n: to[n].variable for n in ("lat", "lon", "lat_bnds", "lon_bnds")}
+    grid = {n: to[n].variable for n in ("lat", "lon", "lat_bnds", "lon_bnds", *CORNERS) if n in to.coords}
     return ds.assign_coords(grid) if is_same_grid(ds, to) else ds
 
 
 def is_same_grid(a: xr.Dataset, b: xr.Dataset) -> bool:
-    """Whether centres differ by rounding only."""
-    return all(a.sizes[n] == b.sizes[n] and np.allclose(a[n], b[n], rtol=0, atol=SAME_DEG) for n in ("lat", "lon"))
+    """Whether centres, or corners of cells, differ by rounding only."""
+    names = CORNERS if is_cells(a) else ("lat", "lon")
+    return is_cells(a) == is_cells(b) and all(
+        a[n].shape == b[n].shape and np.allclose(a[n], b[n], rtol=0, atol=SAME_DEG, equal_nan=True) for n in names
+    )

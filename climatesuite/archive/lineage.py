@@ -10,6 +10,7 @@ from climatesuite.archive.entry import Entry, Scan
 from climatesuite.archive.joining import read_variable
 from climatesuite.archive.months import month_text
 from climatesuite.errors import DataContractError
+from climatesuite.harmonise.curvilinear import CORNERS, cell_areas, is_cells
 from climatesuite.harmonise.grids import area_weights
 
 JUMP_SIGMA = 5.0
@@ -104,7 +105,7 @@ def _ancestors(run: Run, name: str, own: Sequence[Entry], runs: Mapping[Run, Map
         child = elder
 
 
-def check_seam(entries: Sequence[Entry], name: str, on_overlap: str = "refuse") -> None:
+def check_seam(entries: Sequence[Entry], name: str, on_overlap: str = "refuse", any_cells: bool = False) -> None:
     """Refuse a joined run whose area mean jumps where an ancestor ends.
 
     The change across the seam, less the usual change between these two calendar months, is held against the standard deviation of
@@ -125,7 +126,7 @@ def check_seam(entries: Sequence[Entry], name: str, on_overlap: str = "refuse") 
         if years[0] > years[1]:
             continue
         near = [e for e in entries if int(e.start[:4]) <= years[1] and int(e.stop[:4]) >= years[0]]
-        jump = seam_jump(read_variable(near, name, years, on_overlap), name, 12 * year + int(last[4:6]) - 1)
+        jump = seam_jump(read_variable(near, name, years, on_overlap, any_cells), name, 12 * year + int(last[4:6]) - 1)
         if jump > JUMP_SIGMA:
             origin = next(e.origin for e in entries if e.until == last)
             raise DataContractError(
@@ -137,7 +138,11 @@ def check_seam(entries: Sequence[Entry], name: str, on_overlap: str = "refuse") 
 
 def seam_jump(field: xr.Dataset, name: str, last: int) -> float:
     """Change of the area mean after a month (12 x year + month - 1) beyond the usual one, in standard deviations of changes."""
-    mean = field[name].weighted(area_weights(field)).mean(("lat", "lon")).values.astype(np.float64)
+    if is_cells(field):
+        area = cell_areas(*(field[n].values for n in CORNERS))
+        mean = field[name].values.astype(np.float64) @ area / area.sum()
+    else:
+        mean = field[name].weighted(area_weights(field)).mean(("lat", "lon")).values.astype(np.float64)
     index = field.year.values * 12 + field.month.values - 1
     steps, month = np.diff(mean), index[1:] % 12
     at = np.flatnonzero(index[1:] == last + 1)

@@ -13,15 +13,17 @@ import netCDF4
 import numpy as np
 import xarray as xr
 
+from climatesuite.archive.joining import is_same_grid
 from climatesuite.archive.lineage import check_seam
-from climatesuite.archive.read import SAME_DEG, read_variable
+from climatesuite.archive.read import read_variable
 from climatesuite.archive.repairs import recorded
 from climatesuite.archive.scan import Entry
 from climatesuite.errors import DataContractError
 from climatesuite.forcing.forcings import open_forcings
 from climatesuite.harmonise.calendars import MONTHS_PER_YEAR, YEARS_PER_DECADE, time_coords
 from climatesuite.harmonise.coarsen import all_timescales, weighted_means
-from climatesuite.harmonise.grids import grid_coords, regrid, target_grid
+from climatesuite.harmonise.curvilinear import is_cells, put_on_grid
+from climatesuite.harmonise.grids import grid_coords, target_grid
 from climatesuite.harmonise.statistics import merge, month_statistics
 from climatesuite.store.layout import SCHEMA, STATISTICS, group_name
 from climatesuite.store.place import Overlay, Place
@@ -65,6 +67,12 @@ class Part:
             "decade_start": self.decade_start,
         }  # fmt: skip
 
+    def read(
+        self, entries: Sequence[Entry], variable: str, years: tuple[int, int], on_overlap: str = "refuse"
+    ) -> xr.Dataset:
+        """Months as they are in files: cells of any shape, where they are to be put on a grid."""
+        return read_variable(entries, variable, years, on_overlap, any_cells=self.grid is not None)
+
     def group(self, part: str) -> str:
         """Path of a group of its run."""
         return group_name(self.source, self.scenario, part)
@@ -97,7 +105,7 @@ class FieldPart(Part):
         sources = [source_record(e.path, _about(e)) for e in self.entries]
         repairs: list[str] = []
         with _READING:
-            check_seam(self.entries, self.variable, self.on_overlap)
+            check_seam(self.entries, self.variable, self.on_overlap, self.grid is not None)
         overlay = Overlay(place.store(read_only=False), {})
         template: xr.Dataset | None = None
         statistics: xr.Dataset | None = None
@@ -105,7 +113,6 @@ class FieldPart(Part):
             if template is None:
                 template = _template(month, self.years)
                 writer = _Cascade(overlay, self, template)
-            check_grid(month, template, str(self))
             values = month[self.variable].values
             repairs += month.attrs["repairs"]
             writer.add(values)
@@ -143,8 +150,8 @@ class ForcingPart(Part):
         sources = [source_record(self.path)]
         first = self.years[0]
         with _READING:
-            month = _on_grid(read_variable(self.entries, self.entries[0].variable_id, (first, first)), self.grid)
-            template = _template(month, self.years)
+            month = self.read(self.entries, self.entries[0].variable_id, (first, first))
+            template = _template(_on_grid(month, self.grid, str(self)), self.years)
             drivers = _drivers(self, template)
         overlay = Overlay(place.store(read_only=False), {})
         for timescale, ds in all_timescales(drivers, self.decade_start).items():
@@ -198,15 +205,17 @@ def check_grid(part: xr.Dataset, first: xr.Dataset, subject: str) -> None:
     Raises:
         DataContractError: With both.
     """
-    is_same = all(
-        part.sizes[n] == first.sizes[n] and np.allclose(part[n], first[n], rtol=0, atol=SAME_DEG)
-        for n in ("lat", "lon")
-    )
-    if not is_same:
-        shapes = [f"{ds.sizes['lat']} x {ds.sizes['lon']} cells from {float(ds.lat[0]):g}" for ds in (part, first)]
+    if not is_same_grid(part, first):
+        shapes = [_shape_of(ds) for ds in (part, first)]
         raise DataContractError(
             subject, f"a grid of {shapes[0]}, but what came before has {shapes[1]}", "one grid", "leave it out"
         )
+
+
+def _shape_of(ds: xr.Dataset) -> str:
+    if is_cells(ds):
+        return f"{ds.sizes['cell']} cells with corners"
+    return f"{ds.sizes['lat']} x {ds.sizes['lon']} cells from {float(ds.lat[0]):g}"
 
 
 class _Cascade:
@@ -249,11 +258,15 @@ def _blocks(part: FieldPart) -> Iterator[xr.Dataset]:
     """Its months in order, in blocks of whole years, canonical and on the target grid."""
     first, last = part.years
     size = max(1, BLOCK_BYTES // (_bytes_per_month(part.entries[0], part.variable) * MONTHS_PER_YEAR))
+    before: xr.Dataset | None = None
     while first <= last:
         stop = min(first + size - 1, last)
         with _READING:
-            month = read_variable(_covering(part.entries, first, stop), part.variable, (first, stop), part.on_overlap)
-        yield _on_grid(month, part.grid)
+            month = part.read(_covering(part.entries, first, stop), part.variable, (first, stop), part.on_overlap)
+        if before is not None:
+            check_grid(month, before, str(part))
+        before = month.drop_dims("time")
+        yield _on_grid(month, part.grid, str(part))
         first = stop + 1
 
 
@@ -273,8 +286,22 @@ def _covering(entries: Sequence[Entry], first: int, last: int) -> Sequence[Entry
     return found or entries
 
 
-def _on_grid(month: xr.Dataset, grid: tuple[int, int] | None) -> xr.Dataset:
-    return month if grid is None else regrid(month, target_grid(grid))
+def _on_grid(month: xr.Dataset, grid: tuple[int, int] | None, subject: str) -> xr.Dataset:
+    """Months on the target grid, where there is one.
+
+    Raises:
+        DataContractError: If the files cover less than half of a target cell.
+    """
+    if grid is None:
+        return month
+    out = put_on_grid(month, target_grid(grid))
+    empty = max(int(np.isnan(v.values[0]).sum()) for v in out.data_vars.values())
+    if empty:
+        raise DataContractError(
+            subject, f"less than half of the area of {empty} of {grid[0] * grid[1]} target cells is covered",
+            "files of the whole sphere", "build without a grid where the files' own is rectilinear, or leave them out",
+        )  # fmt: skip
+    return out
 
 
 def _template(month: xr.Dataset, years: tuple[int, int]) -> xr.Dataset:

@@ -16,6 +16,8 @@ from climatesuite.errors import DataContractError
 
 Gridded = TypeVar("Gridded", xr.Dataset, xr.DataArray)
 MIN_COVERAGE = 0.5
+GLOBAL = 0.02
+"""A grid that lacks less than this share of the sphere is global."""
 _TOLERANCE_DEG = 1e-4
 _CIRCLE = 360.0
 _ABOUT = {"lat": ("latitude", "degrees_north", "Y"), "lon": ("longitude", "degrees_east", "X")}
@@ -195,9 +197,9 @@ def target_grid(shape: tuple[int, int]) -> xr.Dataset:
 
 
 def is_global(ds: xr.Dataset) -> bool:
-    """Whether the cells cover the sphere to within 2 percent."""
+    """Whether the cells cover the sphere, to within `GLOBAL`."""
     lat, lon = area_weights(ds).sum() / 2.0, np.diff(ds["lon_bnds"].values, axis=1).sum() / _CIRCLE
-    return bool(abs(lat * lon - 1.0) < 0.02)
+    return bool(abs(lat * lon - 1.0) < GLOBAL)
 
 
 def overlap_lat(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:

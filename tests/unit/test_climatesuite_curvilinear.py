@@ -9,19 +9,9 @@ import xarray as xr
 from climatesuite.errors import DataContractError
 from climatesuite.harmonise.curvilinear import cell_weights, regrid_cells
 from climatesuite.harmonise.grids import area_weights, regrid, target_grid
+from worlds.turned import corners
 
 TARGET = target_grid((18, 36))
-
-
-def corners(grid: xr.Dataset, tilt: float = 0.0):
-    """Corners (lat, lon, 4) of a rectilinear grid turned about the x axis: no cell lies along a meridian any more."""
-    south, north = np.radians(grid.lat_bnds.values).T[:, :, None]
-    west, east = np.radians(grid.lon_bnds.values).T[:, None, :]
-    phi, lam = (np.stack(np.broadcast_arrays(*p), -1) for p in ((south, south, north, north), (west, east, east, west)))
-    x, y, z = np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)
-    t = math.radians(tilt)
-    y, z = y * math.cos(t) - z * math.sin(t), y * math.sin(t) + z * math.cos(t)
-    return np.degrees(np.arcsin(np.clip(z, -1, 1))), np.degrees(np.arctan2(y, x))
 
 
 def cells(grid, seed=0):

@@ -39,6 +39,17 @@ def test_what_is_ingested_is_what_a_person_would_ingest(rows):
     assert {name for name, r in rows.items() if r["outcome"] == "ingested"} == INGESTED
 
 
+def test_one_refused_set_can_be_used_with_a_target_grid_the_other_grids_of_cells_are_no_known_variables(rows):
+    cells = {
+        n: r for n, r in rows.items() if r["outcome"] == "refused" and re.search("curvilinear|unstructured", r["grid"])
+    }
+    assert len(cells) == 13
+    assert [r["variable"] for r in cells.values() if "grid (" in r["reason"]] == [
+        "tas"
+    ]  # ICON-ESM-LR: test_climatesuite_cells
+    assert all(re.search("only Amon|only mon|only months|grid [(]", r["reason"]) for r in cells.values())
+
+
 @pytest.mark.parametrize(
     ("part", "reason"),
     [
