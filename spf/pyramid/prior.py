@@ -1,18 +1,23 @@
 """What is known before any learning: the velocity of a Gaussian world with the measured couplings of a stage.
 
 In that world the optimal velocity is linear: one small matrix over the steps of a window for each pattern and each class of
-cells (`coupling`). Detail is taken about what the expected block means imply. The network learns what differs: forcing, other
-correlations, non-Gaussian shapes.
-"""
+cells (`coupling`, `regression`). Detail is taken about what the expected block means imply. The network learns what differs:
+forcing, other correlations, non-Gaussian shapes.
 
-import math
+A window is worked on as rows of cells, in the order of their blocks, with steps beside each other: patterns are then plain matrix
+products, blocks are means over one axis, classes are slices, and a few windows at a time stay in a processor's cache.
+"""
 
 import torch
 from torch import Tensor, nn
 
-from spf.pyramid.coupling import SMALL, Coupling, Part, follow, pool_blocks, spread_blocks
-from spf.pyramid.path import noise_fall, noise_level
+from spf.pyramid.coupling import SMALL, Coupling, Part, around
+from spf.pyramid.path import noise_fall
+from spf.pyramid.regression import Regression, regress
 from spf.pyramid.spec import Stage
+
+AT_ONCE = 2**20
+"""Numbers of a state that a processor works on at a time: what its caches hold."""
 
 
 class Prior(nn.Module):
@@ -25,16 +30,33 @@ class Prior(nn.Module):
 
     def __init__(self, stage: Stage, coupling: Coupling) -> None:
         super().__init__()
-        self.stage, self.has_detail = stage, coupling.detail is not None
-        self.surroundings: Tensor
+        self.stage = stage
+        self.detail: Cells | None = None
+        self.stencil: Tensor
+        self.near: Tensor
         self.companions: Tensor
-        self.followed: Tensor
-        self.mean_patterns: Tensor
-        for name in ("surroundings", "companions", "followed"):
-            self.register_buffer(name, getattr(coupling, name), persistent=False)
-        for part in ("mean", "detail") if self.has_detail else ("mean",):
-            for name, value in vars(getattr(coupling, part)).items():
-                self.register_buffer(f"{part}_{name}", value, persistent=False)
+        with coupling.mean.axes.device:  # where it was measured, also while a network is made without memory
+            self._lay_out(coupling)
+
+    def _lay_out(self, coupling: Coupling) -> None:
+        """Bring what was measured into the order of blocks."""
+        stage, grid = self.stage, coupling.mean.axes.shape[2:]
+        n_blocks = grid[0] * grid[1]
+        self.mean = Cells(coupling.mean, torch.arange(n_blocks))
+        if coupling.detail is None:
+            return
+        if coupling.surroundings is None or coupling.companions is None or coupling.followed is None:
+            raise ValueError(f"stage {stage.key}: a coupling with detail needs surroundings, companions and followed")
+        fine = block_order(stage, *coupling.detail.axes.shape[2:])
+        self.detail = Cells(coupling.detail, fine, coupling.followed)
+        # a block's detail by the means of the eight around it less its own: weights of nine blocks
+        weights = coupling.surroundings.flatten(2)[..., fine].unflatten(2, (n_blocks, stage.cells)).permute(0, 2, 3, 1)
+        stencil = torch.cat([weights, -weights.sum(-1, keepdim=True)], -1).flatten(0, 1)
+        places = torch.arange(n_blocks, dtype=torch.float64).reshape(grid)
+        near = torch.cat([around(places) + places, places[None]]).flatten(1).T.round().long()
+        companions = coupling.companions.flatten(2)[..., fine].flatten(1).T
+        for name, value in {"stencil": stencil, "near": near, "companions": companions}.items():
+            self.register_buffer(name, value.contiguous(), persistent=False)
 
     @torch.no_grad()
     def forward(self, x: Tensor, t: Tensor, phase: Tensor | int = 0) -> Tensor:
@@ -45,161 +67,158 @@ class Prior(nn.Module):
             t: Flow time.
             phase: Place of the first step in its parent's block; of the whole batch.
         """
-        stage = self.stage
         times, where = torch.unique(t.to(x), return_inverse=True)
-        mean, cells = pool_blocks(x, stage), stage.cells
-        law = self._law("mean", x)
-        target, expected, unknown = self._part(law, mean, times, where, int(phase), 1 / cells, 1 / cells)
-        out = spread_blocks(target, stage)
-        if not self.has_detail:
-            return out
-        implied = self._implied(expected)
-        signal = (times * (1 - stage.sigma_end))[where].reshape(-1, 1, 1, 1, 1)
-        detail = x - spread_blocks(mean, stage) - signal * implied
-        law, white = self._law("detail", x), 1 - 1 / cells
-        spread = unknown[where].reshape(-1, 1, 1, 1) * torch.einsum(
-            "avhw,vhw->ahw", law.axes.square(), self.followed.to(x)
-        )
-        fine = self._part(law, detail, times, where, int(phase), 1.0, white, spread)[0]
-        fine = fine + (1 - stage.sigma_end) / noise_fall(stage) * implied
-        return out + fine - spread_blocks(pool_blocks(fine, stage), stage)
+        share = 1 / self.stage.cells
+        mean = self.mean.regression(self.stage, times, x.shape[2], int(phase), share, share)
+        detail = None
+        if self.detail is not None:
+            detail = self.detail.regression(self.stage, times, x.shape[2], int(phase), 1.0, 1 - share)
+        out = torch.empty_like(x)
+        size = max(1, AT_ONCE // x[0].numel()) if x.device.type == "cpu" else len(x)
+        for i in range(len(times)):
+            for rows in (where == i).nonzero()[:, 0].split(size):
+                out[rows] = self._windows(x[rows], mean.at(i), detail.at(i) if detail else None, times[i])
+        return out
 
-    def _implied(self, mean: Tensor) -> Tensor:
-        """Detail that block means imply."""
-        s, p, c = (given.to(mean) for given in (self.surroundings, self.mean_patterns, self.companions))
-        return follow(mean, s, p, c, self.stage)
+    def _windows(self, x: Tensor, mean: Regression, detail: Regression | None, t: Tensor) -> Tensor:
+        """Targets of windows of one flow time."""
+        (_, rh, rw), (batch, n_var, steps, h, w) = self.stage.factors, x.shape
+        split = x.reshape(batch, n_var, steps, h // rh, rh, w // rw, rw)
+        y = split.permute(1, 3, 5, 4, 6, 0, 2).reshape(n_var, -1, rh * rw, batch * steps)
+        blocks = y.mean(2)
+        if self.detail is None or detail is None:
+            out = self.mean.answer(blocks, mean)[0][:, :, None].expand_as(y)
+        else:
+            target, expected, amplitude = self.mean.answer(blocks, mean, also_clean=True)
+            implied = self._implied(expected, amplitude).reshape(y.shape)
+            fine = (y - blocks[:, :, None]).sub_(t * (1 - self.stage.sigma_end) * implied)
+            answer = self.detail.answer(fine.flatten(1, 2), detail, unknown=mean.unknown)[0].reshape(y.shape)
+            answer = answer.add_(implied.mul_((1 - self.stage.sigma_end) / noise_fall(self.stage)))
+            out = answer.add_((target - answer.mean(2))[:, :, None])
+        whole = out.reshape(n_var, h // rh, w // rw, rh, rw, batch, steps)
+        return whole.permute(5, 0, 6, 1, 3, 2, 4).reshape(x.shape)
 
-    def _law(self, part: str, x: Tensor) -> Part:
-        return Part(**{name: getattr(self, f"{part}_{name}").to(x) for name in Part.__dataclass_fields__})
-
-    def _part(
-        self, law: Part, x: Tensor, times: Tensor, where: Tensor, phase: int, noise: float, white: float,
-        spread: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """Regression along time of each pattern, and of each class of cells for the rest.
-
-        Args:
-            law: Of the part.
-            x: Its state.
-            times: Distinct flow times.
-            where: Which of them each window has.
-            phase: Place of the first step in its parent's block.
-            noise: Variance of unit noise along a pattern.
-            white: The same in a cell.
-            spread: Variance to add to the rest (batch, axis, lat, lon).
-
-        Returns:
-            Expected target and expected clean fields, like x, and the share of the rest's variance that is unknown (time,).
-        """
-        amplitude = torch.einsum("bvthw,nvhw->bnt", x, law.patterns)
-        rest = x - torch.einsum("bnt,nvhw->bvthw", amplitude, law.patterns)
-        both = self._pattern_matrices(law, times, x.shape[2], noise, phase)
-        left, unknown = self._rest(law, rest, times, where, white, phase, spread)
-        out = []
-        for matrices, field in zip(both, left, strict=True):
-            inside = torch.einsum("bvthw,nvhw->bnt", field, law.patterns)
-            change = torch.einsum("bnij,bnj->bni", matrices[where], amplitude) - inside
-            out.append(field + torch.einsum("bnt,nvhw->bvthw", change, law.patterns))
-        return out[0], out[1], unknown
-
-    def _pattern_matrices(self, law: Part, times: Tensor, steps: int, noise: float, phase: int) -> list[Tensor]:
-        """E[target | state] and E[clean | state] of each pattern's amplitude, (time, n, step, step) each."""
-        if not len(law.patterns):
-            return [law.slope.new_zeros(len(times), 0, steps, steps)] * 2
-        state, cross, clean = self._moments(law.covariance, law.slope, times, steps, phase)
-        level = noise_level(times, self.stage).reshape(-1, 1, 1, 1)
-        eye = torch.eye(steps).to(state)
-        # in double precision, as series that hardly change are nearly singular
-        state = (state + (noise * level.square() + SMALL) * eye).double()
-        sought = (cross - noise * level * eye, clean)
-        return [torch.linalg.solve(state, m.double(), left=False).to(law.slope) for m in sought]
-
-    def _rest(
-        self, law: Part, x: Tensor, times: Tensor, where: Tensor, noise: float, phase: int, spread: Tensor | None
-    ) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """The same for every cell along its axes: with variance r, (r B - noise level)(r A + noise level^2)^-1.
-
-        A is diagonalised once a class, so that a cell costs a few small products.
-        """
-        steps = x.shape[2]
-        state, cross, clean = self._moments(law.correlation, law.rest_slope[:, None], times, steps, phase)
-        # single precision has given NaN here: at flow time 0 only whole parents are in the state, and many eigenvalues are 0
-        values, vectors = (
-            part.to(x) for part in torch.linalg.eigh(state.double())
-        )  # (time, axis, class, step[, step])
-        turned, cleared = cross @ vectors, clean @ vectors
-        x = turn(law.axes, x)
-        level = noise_level(times, self.stage).to(x)
-        white = (noise * level.square())[where].reshape(-1, 1, 1)
-        lost = (noise * level)[where].reshape(-1, 1, 1)
-        outs = torch.empty_like(x), torch.empty_like(x)
-        flat, targets, means = x.flatten(3), outs[0].flatten(3), outs[1].flatten(3)
-        for axis in range(x.shape[1]):
-            kind, variance = law.persistence[axis].flatten(), law.rest[axis].flatten()[None]
-            if spread is not None:
-                variance = variance + spread[:, axis].flatten(1)
-            for c in range(law.correlation.shape[1]):
-                chosen = (kind == c).nonzero()[:, 0]
-                if not len(chosen):
-                    continue
-                q, a = vectors[where, axis, c], values[where, axis, c].clamp_min(0)[:, :, None]
-                r = variance[:, None, chosen]
-                spectral = (q.transpose(1, 2) @ flat[:, axis][..., chosen]) / (r * a + white + SMALL)
-                targets[:, axis, :, chosen] = r * (turned[where, axis, c] @ spectral) - lost * (q @ spectral)
-                means[:, axis, :, chosen] = r * (cleared[where, axis, c] @ spectral)
-        seen = values + (noise * level.square()).reshape(-1, 1, 1, 1) + SMALL
-        known = cleared.square() / seen[..., None, :]
-        total = law.correlation[..., 0].mean() * steps
-        unknown = (1 - known.sum((-1, -2)).mean((1, 2)) / total).clamp(0, 1)
-        back = law.axes.transpose(0, 1)
-        return (turn(back, outs[0]), turn(back, outs[1])), unknown
-
-    def _moments(
-        self, lagged: Tensor, slope: Tensor, times: Tensor, steps: int, phase: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Covariance of the clean part of the state, and of clean target and clean fields with it: (time, ..., step, step) each.
-
-        Args:
-            lagged: Autocovariance (..., lag).
-            slope: Of the parent (...,).
-            times: Flow times.
-            steps: In the window.
-            phase: Place of the first step in its block.
-        """
-        stage, ratio = self.stage, self.stage.factors[0]
-        own, mixed, above = block_moments(lagged, steps, ratio, phase)
-        fall = noise_fall(stage)
-        slope = slope[..., None, None] * (1 - stage.sigma_start)
-        t = times.reshape(-1, *[1] * own.ndim)
-        alpha, beta = t * (1 - stage.sigma_end), (1 - t) * slope
-        gain, lead = (1 - stage.sigma_end) / fall, slope / fall
-        state = alpha**2 * own + alpha * beta * (mixed + mixed.transpose(-1, -2)) + beta**2 * above
-        cross = gain * (alpha * own + beta * mixed) - lead * (alpha * mixed.transpose(-1, -2) + beta * above)
-        return state, cross, alpha * own + beta * mixed
+    def _implied(self, means: Tensor, amplitude: Tensor) -> Tensor:
+        """Detail (var block cell, column) that block means (var, block, column) and amplitudes of their patterns imply."""
+        around_each = means[:, self.near].flatten(0, 1)
+        surrounded = torch.bmm(self.stencil.to(means), around_each).flatten(0, 1)
+        companions = self.companions.to(means)
+        return surrounded.addmm_(companions, amplitude[: companions.shape[1]])
 
 
-def turn(axes: Tensor, x: Tensor) -> Tensor:
-    """Each cell's variables along its axes (axis, var, lat, lon): (batch, var, time, lat, lon) -> (batch, axis, time, lat, lon)."""
-    return torch.stack([sum((axis[v] * x[:, v] for v in range(1, len(axis))), axis[0] * x[:, 0]) for axis in axes], 1)
+class Cells(nn.Module):
+    """One part of a stage's fields, its cells turned to their axes and put into rows by their classes.
 
-
-def block_moments(lagged: Tensor, steps: int, ratio: int, phase: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Covariances (..., step, step) of a stationary series with itself, with the means over its blocks, and of those.
+    Classes are of nearly equal size; the shorter ones are filled up, so that one batched product serves all.
 
     Args:
-        lagged: Autocovariance (..., lag); zero beyond.
-        steps: In the window.
-        ratio: Steps in a block.
-        phase: Place of the window's first step in its block; blocks may reach beyond the window.
+        part: Measured.
+        cells: Order in which its cells are given, of the flattened grid (cell,).
+        followed: Variance (var, lat, lon) whose unknown share adds to the rest; default none.
     """
-    blocks = math.ceil((phase + steps) / ratio)
-    whole = torch.arange(blocks * ratio)
-    lag = (whole[:, None] - whole[None]).abs()
-    full = torch.where(lag < lagged.shape[-1], lagged[..., lag.clamp_max(lagged.shape[-1] - 1)], lagged.new_zeros(()))
-    inside = slice(phase, phase + steps)
-    own = full[..., inside, inside]
-    if ratio == 1:
-        return own, own, own
-    means = full.unflatten(-1, (blocks, ratio)).mean(-1).repeat_interleave(ratio, -1)
-    above = means.unflatten(-2, (blocks, ratio)).mean(-2).repeat_interleave(ratio, -2)
-    return own, means[..., inside, inside], above[..., inside, inside]
+
+    def __init__(self, part: Part, cells: Tensor, followed: Tensor | None = None) -> None:
+        super().__init__()
+        axes = part.axes.flatten(2)[..., cells]
+        patterns = torch.einsum("avc,nvc->nac", axes, part.patterns.flatten(2)[..., cells].to(axes)).flatten(1)
+        spread = torch.zeros_like(axes[0]) if followed is None else followed.flatten(1)[:, cells].to(axes)
+        order, inside, self.kinds = rows_by_class(part.persistence.flatten(1)[:, cells].long())
+        back = torch.empty(axes[:, 0].numel(), dtype=torch.long)
+        back[order[inside]] = inside.nonzero()[:, 0]
+        buffers = {
+            "axes": axes, "order": order, "back": back, "patterns": patterns[:, order] * inside,
+            "rest": part.rest.flatten(1)[:, cells].flatten()[order],
+            "spread": torch.einsum("avc,vc->ac", axes.square(), spread).flatten()[order],
+            **{name: getattr(part, name) for name in ("covariance", "slope", "correlation", "rest_slope")},
+        }  # fmt: skip
+        self.axes: Tensor
+        self.order: Tensor
+        self.back: Tensor
+        self.patterns: Tensor
+        self.rest: Tensor
+        self.spread: Tensor
+        self.covariance: Tensor
+        self.slope: Tensor
+        self.correlation: Tensor
+        self.rest_slope: Tensor
+        for name, value in buffers.items():
+            self.register_buffer(name, value.contiguous(), persistent=False)
+
+    def regression(self, stage: Stage, times: Tensor, steps: int, phase: int, noise: float, white: float) -> Regression:
+        """Its matrices, see `regress`, those of the rest for each of ``kinds``."""
+        series, rest = (self.covariance, self.slope), (self.correlation, self.rest_slope)
+        return regress(stage, series, rest, times, steps, phase, noise, white).of(self.kinds)
+
+    def answer(
+        self, y: Tensor, m: Regression, also_clean: bool = False, unknown: Tensor | float = 0.0
+    ) -> tuple[Tensor, ...]:
+        """Expected target like y; if asked, also the expected clean fields and the amplitudes of their patterns.
+
+        Args:
+            y: State (var, cell, column), a column for every window and step.
+            m: Matrices of its flow time.
+            also_clean: Whether they are asked for.
+            unknown: Share of ``followed`` that is not known.
+        """
+        steps, patterns = m.vectors.shape[-1], self.patterns.to(y)
+        along = torch.stack([_combined(a, y) for a in self.axes.to(y)[..., None]])
+        z = along.flatten(0, 1).index_select(0, self.order)
+        amplitude = patterns @ z
+        each = amplitude.unflatten(1, (-1, steps))
+        z = z.addmm_(patterns.T, amplitude, alpha=-1)
+        spectral, r = self._spectral(z, m, unknown)
+        scaled = (spectral * r).flatten(1, 2)
+        target = torch.bmm(scaled, m.turned).baddbmm_(spectral.flatten(1, 2), m.lost, alpha=-1).reshape(z.shape)
+        out = self._back(self._with_patterns(target, torch.bmm(each, m.target).flatten(1)))
+        if not also_clean:
+            return (out,)
+        clean, own = torch.bmm(scaled, m.cleared).reshape(z.shape), torch.bmm(each, m.clean).flatten(1)
+        return out, self._back(self._with_patterns(clean, own)), own
+
+    def _spectral(self, z: Tensor, m: Regression, unknown: Tensor | float) -> tuple[Tensor, Tensor]:
+        """With variance r: the rest's (r A + noise)^-1 along the eigenvectors of A, (class, row, window, step), and r."""
+        n, steps = len(self.kinds), m.vectors.shape[-1]
+        r = (self.rest.to(z) + unknown * self.spread.to(z)).reshape(n, -1, 1, 1)
+        seen = (r * m.values[:, None, None]).add_(m.white + SMALL)
+        return torch.bmm(z.reshape(n, -1, steps), m.vectors).unflatten(1, (r.shape[1], -1)).div_(seen), r
+
+    def _with_patterns(self, z: Tensor, amplitude: Tensor) -> Tensor:
+        """Rows with these amplitudes (pattern, column) of the patterns instead of what is in them."""
+        patterns = self.patterns.to(z)
+        return z.addmm_(patterns.T, amplitude - patterns @ z)
+
+    def _back(self, z: Tensor) -> Tensor:
+        """Rows (row, column) as variables (var, cell, column)."""
+        along = z.index_select(0, self.back).unflatten(0, (len(self.axes), -1))
+        return torch.stack([_combined(v, along) for v in self.axes.to(z).transpose(0, 1)[..., None]])
+
+
+def _combined(weights: Tensor, parts: Tensor) -> Tensor:
+    """Sum of parts (part, cell, column) times their weights (part, cell, 1)."""
+    out = weights[0] * parts[0]
+    for weight, part in zip(weights[1:], parts[1:], strict=True):
+        out.addcmul_(weight, part)
+    return out
+
+
+def rows_by_class(kinds: Tensor) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
+    """Rows for cells (axis, cell) of some classes, as many for each class of an axis that has cells.
+
+    Returns:
+        Flat place of each row's cell (row,), the first again where a class has no more; which rows are cells; and axis and class
+        of each set of rows.
+    """
+    sets = [(a, k, (row == k).nonzero()[:, 0]) for a, row in enumerate(kinds) for k in row.unique().tolist()]
+    longest = max(len(cells) for _, _, cells in sets)
+    order = torch.zeros(len(sets), longest, dtype=torch.long)
+    inside = torch.zeros(len(sets), longest, dtype=torch.bool)
+    for i, (axis, _, cells) in enumerate(sets):
+        order[i, : len(cells)] = axis * kinds.shape[1] + cells
+        inside[i, : len(cells)] = True
+    return order.flatten(), inside.flatten(), [(axis, kind) for axis, kind, _ in sets]
+
+
+def block_order(stage: Stage, h: int, w: int) -> Tensor:
+    """Flat places of all cells (cell,) of a grid, block by block."""
+    _, rh, rw = stage.factors
+    return torch.arange(h * w).reshape(h // rh, rh, w // rw, rw).permute(0, 2, 1, 3).flatten()

@@ -1,15 +1,14 @@
 """What is known of the next step before any learning: the Gaussian world of `spf.pyramid.prior`, given clean steps before it."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from spf.pyramid.coupling import SMALL, Part, pool_blocks, spread_blocks
+from spf.pyramid.coupling import SMALL, Coupling, Part, follow, pool_blocks, spread_blocks
 from spf.pyramid.path import noise_fall, noise_level
-from spf.pyramid.prior import Prior
 from spf.pyramid.spec import Stage
 
 
-class HistoryPrior(Prior):
+class HistoryPrior(nn.Module):
     """Expected path target of a window's last step, given its state and the clean steps before it.
 
     For stages that do not refine time: a pattern's (or a cell's) parent is then a multiple of itself, and each series needs two
@@ -19,6 +18,18 @@ class HistoryPrior(Prior):
         stage: The stage.
         coupling: Measured.
     """
+
+    def __init__(self, stage: Stage, coupling: Coupling) -> None:
+        super().__init__()
+        self.stage, self.has_detail = stage, coupling.detail is not None
+        self.surroundings: Tensor
+        self.companions: Tensor
+        self.mean_patterns: Tensor
+        for name in ("surroundings", "companions"):
+            self.register_buffer(name, getattr(coupling, name), persistent=False)
+        for part in ("mean", "detail") if self.has_detail else ("mean",):
+            for name, value in vars(getattr(coupling, part)).items():
+                self.register_buffer(f"{part}_{name}", value, persistent=False)
 
     @torch.no_grad()
     def forward(self, x: Tensor, t: Tensor, phase: Tensor | int = 0) -> Tensor:
@@ -30,13 +41,18 @@ class HistoryPrior(Prior):
         if not self.has_detail:
             return out
         known = torch.cat([mean[:, :, :-1], expected], 2)
-        implied = self._implied(known)
+        implied = follow(
+            known, self.surroundings.to(x), self.mean_patterns.to(x), self.companions.to(x), stage
+        )  # fmt: skip
         signal = torch.ones_like(x[:, :1, :, :1, :1])
         signal[:, :, -1] = (t.to(x) * (1 - stage.sigma_end)).reshape(-1, 1, 1, 1)
         detail = x - spread_blocks(mean, stage) - signal * implied
         fine = self._next(self._law("detail", x), detail, t, 1.0, 1 - 1 / cells)[0]
         fine = fine + (1 - stage.sigma_end) / noise_fall(stage) * implied[:, :, -1:]
         return out + fine - spread_blocks(pool_blocks(fine, stage), stage)
+
+    def _law(self, part: str, x: Tensor) -> Part:
+        return Part(**{name: getattr(self, f"{part}_{name}").to(x) for name in Part.__dataclass_fields__})
 
     def _next(self, law: Part, x: Tensor, t: Tensor, noise: float, white: float) -> tuple[Tensor, Tensor]:
         """Expected target and expected clean field of the last step."""

@@ -19,7 +19,8 @@ from spf.pyramid.coupling import (
 )
 from spf.pyramid.operators import block_mean, upsample
 from spf.pyramid.path import path_point
-from spf.pyramid.prior import Prior, block_moments
+from spf.pyramid.prior import Prior, rows_by_class
+from spf.pyramid.regression import block_moments
 from spf.pyramid.spec import PyramidSpec
 
 DOUBLE = torch.float64
@@ -160,3 +161,23 @@ def test_the_answer_is_finite_where_the_state_holds_whole_parents_only():
         for phase, steps in ((10, 12), (10, 14), (11, 13)):
             x = torch.randn(1, 2, steps, 2, 2, generator=generator)
             assert torch.isfinite(prior(x, torch.zeros(1), phase)).all()
+
+
+def test_a_window_has_the_answer_that_it_has_alone():
+    """Whatever flow times, and however many windows, stand beside it."""
+    stage = PyramidSpec().stages()["1-year"]
+    prior = Prior(stage, measure_coupling([run(stage, 400, 8)], stage, 1, LAGS, taper=30.0))
+    g = torch.Generator().manual_seed(1)
+    x, t = torch.randn(5, 2, 13, 2, 4, generator=g, dtype=DOUBLE), torch.tensor([0.3, 0.9, 0.3, 0.0, 0.5])
+    together = prior(x, t, 7)
+    for i in range(5):
+        torch.testing.assert_close(together[i : i + 1], prior(x[i : i + 1], t[i : i + 1], 7))
+
+
+def test_rows_by_class_name_every_cell_once_and_fill_up_short_classes():
+    kinds = torch.tensor([[0, 2, 2, 0, 2], [1, 1, 1, 1, 1]])
+    order, inside, sets = rows_by_class(kinds)
+    assert sets == [(0, 0), (0, 2), (1, 1)]
+    assert sorted(order[inside].tolist()) == list(range(10))
+    assert order[inside][:2].tolist() == [0, 3] and order[inside][2:5].tolist() == [1, 2, 4]
+    assert len(order) == 15
