@@ -38,7 +38,7 @@ OUT = HERE / "results" / "comparisons.json"
 RUNS = HERE.parent / "runs" / "comparisons"
 DRAWN = (
     "spf", "untrained", "spf-paper", "pixelflow", "one-stage", "multi-yearly", "multi-monthly", "autoregressive", "cross-attention",
-    "co2-line",
+    "co2-line", "spf-months", "level-weighted",
 )  # fmt: skip
 STEP_BY_STEP = ("autoregressive",)
 DETERMINISTIC: Mapping[str, Architecture] = {"unet": UNET, "climax": CLIMAX}

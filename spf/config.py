@@ -170,6 +170,7 @@ class TrainingConfig:
         precision: ``32-true``, ``bf16-mixed`` or ``auto`` (bf16 where the machine computes it natively).
         seed: Of weights, batches and training noise.
         stages: How often batches of each stage are drawn, coarse to fine, relative to one another; empty for equally often.
+        times: How flow times are drawn: ``uniform``, or ``middle`` (logit-normal), which weighs noise levels halfway more.
         parts: Batches of different stages in one optimiser step; each gets an equal share of the tokens.
         held_out: Members of each training scenario, the last ones, that are not learned from but decide which weights are kept
             and when to stop; 0 trains on all.
@@ -188,6 +189,7 @@ class TrainingConfig:
     precision: str = "auto"
     seed: int = 0
     stages: tuple[float, ...] = ()
+    times: str = "uniform"
     parts: int = 1
     held_out: int = 0
     initial: str = ""
@@ -200,6 +202,10 @@ class TrainingConfig:
         _require(
             all(share >= 0 for share in self.stages) and (not self.stages or sum(self.stages) > 0),
             f"training.stages {list(self.stages)}: shares are not negative and not all zero",
+        )
+        _require(
+            self.times in ("uniform", "middle"),
+            f"training.times {self.times!r} is unknown; expected uniform or middle",
         )
         for name, least in (("parts", 1), ("held_out", 0), ("devices", 0)):
             _require(getattr(self, name) >= least, f"training.{name} {getattr(self, name)} must be at least {least}")

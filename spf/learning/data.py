@@ -239,16 +239,23 @@ def span_of(shape: Shape, block: int) -> int:
     return sum(-(-n // block) * block for n in (shape.before, shape.core, shape.after))
 
 
-def noised(stage: Stage, built: Sequence[Window], rng: np.random.Generator, clean: int = 0, phase: int = 0) -> Batch:
+def noised(
+    stage: Stage, built: Sequence[Window], rng: np.random.Generator, clean: int = 0, phase: int = 0, times: str = "uniform"
+) -> Batch:  # fmt: skip
     """Windows of one stage as a batch, at flow times of their own; the first ``clean`` steps stay clean and are no target."""
     fields, parent, forcings, calendar, source = (torch.stack(part) for part in zip(*built, strict=True))
     generator = torch.Generator().manual_seed(int(rng.integers(2**63 - 1)))
     noise = torch.randn(fields[:, :, clean:].shape, generator=generator)
-    t = torch.rand(len(built), generator=generator)
+    t = draw_times(len(built), times, generator)
     source = drop_sources(source, generator)
     point = path_point(fields[:, :, clean:], parent[:, :, clean:], noise, t, stage)
     x = torch.cat([fields[:, :, :clean], point.x_t], 2)
     return Batch(stage.key, x, t, point.target, forcings, calendar, source, phase)
+
+
+def draw_times(n: int, how: str, generator: torch.Generator) -> Tensor:
+    """Flow times (n,), ``uniform`` or from the ``middle``: the logistic function of standard normal numbers."""
+    return torch.randn(n, generator=generator).sigmoid() if how == "middle" else torch.rand(n, generator=generator)
 
 
 class WindowStream(IterableDataset[Batch]):
@@ -266,6 +273,7 @@ class WindowStream(IterableDataset[Batch]):
         start_step: First batch.
         rank: Of this process.
         shares: How often each stage is drawn, relative to one another; equally often by default.
+        times: How flow times are drawn, see `draw_times`.
 
     Raises:
         ValueError: If there is not one share a stage.
@@ -281,8 +289,10 @@ class WindowStream(IterableDataset[Batch]):
         start_step: int = 0,
         rank: int = 0,
         shares: Sequence[float] = (),
+        times: str = "uniform",
     ) -> None:
         super().__init__()
+        self.times = times
         n_stages = len(windows.spec.pooling)
         if shares and len(shares) != n_stages:
             raise ValueError(
@@ -324,7 +334,7 @@ class WindowStream(IterableDataset[Batch]):
             core = january(run.first_year + offset) + lead * stage.months
             start = core - shape.before * stage.months
             built.append(self.windows.build(run, stage, start, shape.steps, core))
-        return noised(stage, built, rng, phase=(lead - shape.before) % block)
+        return noised(stage, built, rng, phase=(lead - shape.before) % block, times=self.times)
 
     def _batch_size(self, stage: Stage, length: int) -> int:
         lat, lon = self.runs[0].years.shape[-2:]

@@ -76,7 +76,9 @@ def learn(
         checked = held_out.HeldOut.draw(unseen, FlowModule(backbone, rows, how))
     ancestry = {"initial": load_initial(backbone, expand(how.initial), config)} if how.initial else {}
     module = FlowModule(backbone, rows, how)
-    stream = stream_type(runs, windows, backbone.patches, how.tokens_per_step, how.seed, shares=how.stages)
+    stream = stream_type(
+        runs, windows, backbone.patches, how.tokens_per_step, how.seed, shares=how.stages, times=how.times
+    )
     went = fit(module, PackedStream(stream, how.parts) if how.parts > 1 else stream, how, folder, progress, checked)
     if not is_first_process():
         raise SystemExit(0)

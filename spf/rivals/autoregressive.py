@@ -72,7 +72,7 @@ class StepStream(WindowStream):
             free = 12 * run.years.shape[1] - (before + 1) * stage.months
             start = january(run.first_year) + unit * int(rng.integers(free // unit + 1))
             built.append(self.windows.build(run, stage, start, before + 1, start))
-        return noised(stage, built, rng, clean=before)
+        return noised(stage, built, rng, clean=before, times=self.times)
 
 
 def train_autoregressive(

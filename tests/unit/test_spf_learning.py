@@ -167,6 +167,15 @@ def test_ranks_and_seeds_see_different_windows(world):
         assert first.stage != other.stage or first.x_t.shape != other.x_t.shape or not torch.equal(first.x_t, other.x_t)
 
 
+def test_flow_times_are_uniform_or_from_the_middle(world):
+    """The logistic function of a normal number: half of them between 0.34 and 0.66."""
+    for how, share in (("uniform", 0.325), ("middle", 0.5)):
+        t = torch.cat([stream(world, times=how).batch(i).t for i in range(150)])
+        inside = float(((t > 0.3375) & (t < 0.6625)).double().mean())
+        assert inside == pytest.approx(share, abs=4 * (0.25 / len(t)) ** 0.5)
+        assert 0 < float(t.min()) and float(t.max()) < 1
+
+
 def test_stages_and_paths_are_drawn_uniformly(world):
     """30,000 draws: each path a third, stage 1 a year in two of three."""
     drawn, rng = stream(world), np.random.default_rng(0)
