@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
 
     scan = verb("scan", cli.scan, "list the CMIP files in folders or under URLs")
     scan.add_argument("paths", nargs="+", help="folders, files or URLs, e.g. s3://bucket/CMIP6")
+    scan.add_argument("--layout", help="take files of a layout of their own too: cesm, or a YAML file")
     scan.add_argument("--out", type=Path, help="write an intake-esm datastore (JSON and CSV) here")
 
     cloud = verb("cloud", cli.cloud, "fetch runs of the public CMIP6 cloud as NetCDF files")
@@ -71,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
         type=cli.grid,
         help="regrid conservatively to rows x columns, curvilinear and unstructured cells too (default: as it is)",
     )
+    build.add_argument("--layout", help="take files of a layout of their own too: cesm, or a YAML file")
     build.add_argument("--decade-start", type=int, help="first year of the first decade (default: first year)")
     build.add_argument("--join-parents", action="store_true", help="scenarios begin with the runs that they branch off")
     build.add_argument(

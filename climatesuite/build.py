@@ -82,6 +82,7 @@ def build(
     decade_start: int | None = None,
     join_parents: bool = False,
     on_overlap: str = "refuse",
+    layout: str | Path | None = None,
     scheduler: str | Executor = "threads",
     workers: int | None = None,
     progress: bool = True,
@@ -105,6 +106,7 @@ def build(
         decade_start: First year of a decade; default each run's first year.
         join_parents: Whether scenarios begin with the runs that they branch off, by their parent attributes.
         on_overlap: ``refuse``, ``first`` or ``last``: which file holds where two give differing values of a month.
+        layout: Take files of a layout of their own too: a name such as ``cesm``, or a YAML file (`archive.layouts`).
         scheduler: ``threads``, ``processes``, ``dask``, the address of a dask scheduler, or an executor: the result is the same.
         workers: Threads or processes; default the cores this process may use.
         progress: Whether to show a bar on stderr.
@@ -120,7 +122,7 @@ def build(
     started, target = time.monotonic(), Place(str(out))
     request = make_request(
         archive, sources, experiments, members, variables, forcings, forcing_names, years, grid, decade_start,
-        join_parents, on_overlap,
+        join_parents, on_overlap, layout,
     )  # fmt: skip
     was_there, added, kept = target.exists(NODE), 0, 0
     new = _missing(target, request)

@@ -31,10 +31,11 @@ def scan(args: argparse.Namespace) -> int:
     """List what CMIP files are there: source, scenario, members, variables, years; and what was set aside, with the reason."""
     from climatesuite.archive.catalog import write_catalog
     from climatesuite.archive.choose import incomplete
+    from climatesuite.archive.layouts import read_layout
     from climatesuite.archive.lineage import parents
     from climatesuite.archive.scan import scan as scan_paths
 
-    found = scan_paths(args.paths)
+    found = scan_paths(args.paths, read_layout(args.layout) if args.layout else None)
     print(found.table())
     for line in (*parents(found), *incomplete(found)):
         print(line)
@@ -81,8 +82,8 @@ def build(args: argparse.Namespace) -> int:
     report = build_store(
         args.archive, args.out, sources=args.sources, experiments=args.experiments, members=args.members,
         variables=args.variables, forcings=args.forcings, forcing_names=args.forcing_names, years=args.years, grid=args.grid,
-        decade_start=args.decade_start, join_parents=args.join_parents, on_overlap=args.on_overlap, scheduler=args.scheduler,
-        workers=args.workers, progress=True,
+        decade_start=args.decade_start, join_parents=args.join_parents, on_overlap=args.on_overlap, layout=args.layout,
+        scheduler=args.scheduler, workers=args.workers, progress=True,
     )  # fmt: skip
     print(report)
     return 0

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from climatesuite.archive.download import catalog_file
+from climatesuite.archive.layouts import read_layout
 from climatesuite.archive.scan import Entry, member_key, scan
 from climatesuite.errors import DataContractError
 from climatesuite.forcing.forcings import forcing_file
@@ -196,7 +197,8 @@ def _absent_forcings(content: Mapping[str, Any], parts: Sequence[Part], path: Pa
 
 
 def _from_archive(about: Mapping[str, Any], folder: Path) -> Part:
-    found = scan(folder)
+    layout = read_layout(about["layout"]) if about.get("layout") else None
+    found = scan(folder, layout)
     variables, wanted = list(about["variables"]), about.get("members")
     experiments = list(about.get("experiments") or wanted or [])
     groups: dict[tuple[str, str, str], dict[str, list[Entry]]] = {}
@@ -232,14 +234,15 @@ def _run_of(
     problems = [f"no {v}" for v in variables if v not in files]
     spans = []
     for name, entries in files.items():
-        ordered = sorted(entries, key=lambda e: (e.start, e.stop))
+        ordered = sorted(entries, key=lambda e: (e.stored, e.start, e.stop))
         grids = {e.grid_label for e in entries}
         problems += [f"{name} on grids {', '.join(sorted(grids))}"] if len(grids) > 1 else []
-        for a, b in zip(ordered, ordered[1:], strict=False):
+        for a, b in ((a, b) for a, b in zip(ordered, ordered[1:], strict=False) if a.stored == b.stored):
             step = _month(b.start) - _month(a.stop)
             problems += [f"{name} has no {_next(a.stop)} to {_before(b.start)}"] if step > 1 else []
             problems += [f"{name} twice in {b.start}-{min(a.stop, b.stop)}"] if step < 1 else []
-        spans.append((_month(ordered[0].start), max(_month(e.stop) for e in ordered)))
+        terms = [[e for e in entries if e.stored == s] for s in {e.stored for e in entries}]
+        spans += [(min(_month(e.start) for e in own), max(_month(e.stop) for e in own)) for own in terms]
     first, last = max(s[0] for s in spans), min(s[1] for s in spans)
     years = (-(-first // 12), (last + 1) // 12 - 1)
     asked = about.get("years") or (
@@ -275,7 +278,7 @@ def _shape(entry: Entry) -> tuple[int, int] | None:
     import netCDF4
 
     with netCDF4.Dataset(entry.path) as file:
-        shape = file[entry.variable_id].shape
+        shape = file[entry.stored or entry.variable_id].shape
     return (int(shape[-2]), int(shape[-1])) if len(shape) >= 3 else None
 
 
@@ -349,7 +352,7 @@ def _rows(file: Path) -> tuple[list[dict[str, str]], str]:
 
 
 def _notes(about: Mapping[str, Any]) -> tuple[str, ...]:
-    layout = [f"layout: {about['layout']}"] if about.get("layout") else []
+    layout = [f"layout {about['layout']}: {read_layout(about['layout']).about}"] if about.get("layout") else []
     facets = {"project": "CMIP6", "source_id": about.get("sources"), "experiment_id": list(about.get("experiments") or ()),
               "variable_id": list(about["variables"]), "table_id": about.get("table_id")}  # fmt: skip
     search = (

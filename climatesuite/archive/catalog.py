@@ -10,8 +10,9 @@ from climatesuite.archive.entry import Entry, Scan
 from climatesuite.archive.opening import local_copy
 
 COLUMNS = ("source_id", "experiment_id", "member", "variable_id", "table_id", "start", "stop", "grid_label", "version", "calendar",
-           "parent_experiment_id", "parent_member", "license", "tracking_id", "url", "group", "slot", "notes", "path")  # fmt: skip
-_BETWEEN = " | "  # notes in one cell
+           "parent_experiment_id", "parent_member", "license", "tracking_id", "url", "group", "slot", "stored", "terms",
+           "notes", "path")  # fmt: skip
+_BETWEEN = " | "  # of several texts in one cell
 
 
 def write_catalog(scan: Scan, path: str | Path) -> Path:
@@ -68,7 +69,8 @@ def read_catalog(path: str | Path) -> Scan:
 def _cell(entry: Entry, column: str) -> str:
     if column == "path":
         return entry.url or str(entry.path.resolve())
-    return _BETWEEN.join(entry.notes) if column == "notes" else str(getattr(entry, column))
+    value = getattr(entry, column)
+    return _BETWEEN.join(value) if isinstance(value, tuple) else str(value)
 
 
 def _entry(row: dict[str, str]) -> Entry:
@@ -76,5 +78,6 @@ def _entry(row: dict[str, str]) -> Entry:
     facets: dict[str, Any] = {c: text for c, text in row.items() if c in known}
     facets["path"] = local_copy(row["url"]) if row.get("url") else Path(row["path"])
     facets["slot"] = int(row.get("slot") or -1)
-    facets["notes"] = tuple(filter(None, (row.get("notes") or "").split(_BETWEEN)))
+    for c in ("terms", "notes"):
+        facets[c] = tuple(filter(None, (row.get(c) or "").split(_BETWEEN)))
     return Entry(**facets)

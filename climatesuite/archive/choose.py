@@ -121,7 +121,9 @@ def incomplete(found: Scan) -> list[str]:
         lacking = sorted(variables[run[0]] - set(members[run]))
         lines += [f"incomplete: {' '.join(run)} has no {', '.join(lacking)}"] if lacking else []
         for name, entries in sorted(members[run].items()):
-            lines += [f"incomplete: {name} of {' '.join(run)}: {text}" for text in _between(entries)]
+            for stored in dict.fromkeys(e.stored for e in entries):
+                own = [e for e in entries if e.stored == stored]
+                lines += [f"incomplete: {stored or name} of {' '.join(run)}: {text}" for text in _between(own)]
     return lines
 
 

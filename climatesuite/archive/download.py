@@ -72,19 +72,27 @@ class Product:
         )
 
 
-def catalog_file(name: str) -> Path:
+def catalog_file(name: str, kind: str = "") -> Path:
     """A catalog or recipe by name, from the checkout or the installation, or by path.
+
+    Args:
+        name: Its name, or a path.
+        kind: Folder among the catalogs, e.g. ``layouts``.
 
     Raises:
         DataContractError: If there is none.
     """
-    folders = [Path(__file__).parents[2] / "catalogs", Path(sysconfig.get_path("data")) / "share/climatesuite/catalogs"]
+    roots = [Path(__file__).parents[2] / "catalogs", Path(sysconfig.get_path("data")) / "share/climatesuite/catalogs"]
+    folders = [root / kind for root in roots]
     for path in (Path(name), *(folder / f"{name}.yaml" for folder in folders)):
         if path.is_file():
             return path
     known = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
     raise DataContractError(
-        f"catalog {name}", "no such file or name", f"a YAML file or one of {', '.join(known)}", "correct it"
+        f"{kind.removesuffix('s') or 'catalog'} {name}",
+        "no such file or name",
+        f"a YAML file or one of {', '.join(known)}",
+        "correct it",
     )
 
 

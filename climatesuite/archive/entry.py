@@ -22,6 +22,8 @@ class Entry:
         slot: Position of the member in a file of several; -1 for a file of one.
         until: Last month to use; "" is all.
         origin: ``experiment_id member`` of an ancestor whose months these are, once it is joined.
+        stored: Name of the variable in the file, where it is another.
+        terms: Stored variables that make the variable together: one, or several that are added.
         notes: What name, folders and attributes said differently, and what was assumed.
     """
 
@@ -45,6 +47,8 @@ class Entry:
     slot: int = -1
     until: str = ""
     origin: str = ""
+    stored: str = ""
+    terms: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -43,6 +43,7 @@ def read_file(entry: Entry, name: str, years: tuple[int, int] | None, any_cells:
         )
     try:
         with open_raw(entry.path, entry.group) as ds:
+            ds = ds.rename({entry.stored: name}) if entry.stored else ds
             return _read(ds, entry, name, years, subject, any_cells)
     except (OSError, RuntimeError) as error:
         raise DataContractError(subject, f"not readable ({error})", "a whole file", "download it again") from error
@@ -68,10 +69,8 @@ def _read(
         field = (field.astype(np.float64) / xr.DataArray(days, dims="time")).assign_attrs({**attrs, "units": daily})
         more.append(f"units {attrs['units']}: divided by the days of each month")
     out = to_canonical(field, name, subject)
-    if index.size:
-        rows = out.values[..., None] if axes.cells else out.values
-        check_range(rows, name, subject, _row_weights(xr.Dataset(coords=space)))
-        out, clipped = _clip(out, name)
+    if index.size and len(entry.terms) < 2:  # a term of a sum need not be credible by itself
+        out, clipped = credible(out, xr.Dataset(coords=space), name, subject)
         more += clipped
     coords = {**time_coords(index // 12, "month", months.calendar, index % 12 + 1), **space}
     return xr.Dataset({name: out.variable}, coords, {"calendar": months.calendar, "repairs": [*repairs, *more]})
@@ -149,6 +148,17 @@ def _ordered(
             values = np.take(values, order, axis=at)
         kept |= {which: centre, f"{which}_bnds": edges}
     return values, grid_coords(kept["lat"], kept["lat_bnds"], kept["lon"], kept["lon_bnds"]), repairs
+
+
+def credible(field: xr.DataArray, grid: xr.Dataset, name: str, subject: str) -> tuple[xr.DataArray, list[str]]:
+    """A field (time, lat, lon) or (time, cell) whose numbers can be what they are called, and what was set right.
+
+    Raises:
+        DataContractError: If they cannot.
+    """
+    rows = field.values[..., None] if is_cells(grid) else field.values
+    check_range(rows, name, subject, _row_weights(grid))
+    return _clip(field, name)
 
 
 def _clip(field: xr.DataArray, name: str) -> tuple[xr.DataArray, list[str]]:

@@ -7,7 +7,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from climatesuite.archive.entry import Entry
-from climatesuite.archive.files import read_file
+from climatesuite.archive.files import credible, read_file
 from climatesuite.archive.months import month_text
 from climatesuite.errors import DataContractError
 from climatesuite.harmonise.curvilinear import CORNERS, is_cells
@@ -42,17 +42,39 @@ def read_variable(
     """
     if on_overlap not in ("refuse", "first", "last"):
         raise DataContractError("on_overlap", repr(on_overlap), "refuse, first or last", "correct the word")
-    ordered = sorted(entries, key=lambda e: (e.start, e.stop, e.path))
-    parts = [(e, read_file(e, name, years, any_cells)) for e in ordered]
-    parts = [(e, p) for e, p in parts if p.sizes["time"]]
     subject = f"{name} of {entries[0].source_id} {entries[0].experiment_id} {entries[0].member}"
-    if not parts:
-        raise DataContractError(
-            subject, f"no month in {years}", "files that cover the years", "narrow the years or add files"
+    terms = entries[0].terms or ("",)
+    parts = []
+    for term in terms:
+        own = sorted((e for e in entries if e.stored == term), key=lambda e: (e.start, e.stop, e.path))
+        read = [(e, read_file(e, name, years, any_cells)) for e in own]
+        read = [(e, p) for e, p in read if p.sizes["time"]]
+        about = f"{term} for {subject}" if len(terms) > 1 else subject
+        if not read:
+            raise DataContractError(
+                about, f"no month in {years}", "files that cover the years", "narrow the years or add files"
+            )
+        parts.append(join([p for _, p in read], [e.path.name for e, _ in read], name, about, on_overlap))
+        _check_months(parts[-1], about, years)
+    return parts[0] if len(parts) == 1 else _added(parts, terms, name, subject)
+
+
+def _added(parts: Sequence[xr.Dataset], terms: Sequence[str], name: str, subject: str) -> xr.Dataset:
+    """The sum of stored variables, once they are alike and it is credible."""
+    first = parts[0]
+    for part, term in zip(parts, terms, strict=True):
+        is_alike = np.array_equal(part.year * 12 + part.month, first.year * 12 + first.month) and is_same_grid(
+            part, first
         )
-    whole = join([p for _, p in parts], [e.path.name for e, _ in parts], name, subject, on_overlap)
-    _check_months(whole, subject, years)
-    return whole
+        if not is_alike or part.attrs["calendar"] != first.attrs["calendar"]:
+            raise DataContractError(
+                subject, f"{term} on other months, another calendar or grid than {terms[0]}", f"{' + '.join(terms)} alike",
+                "give files of one run, or set years that all of them cover",
+            )  # fmt: skip
+    total = np.sum([p[name].values for p in parts], axis=0, dtype=np.float64).astype(np.float32)
+    out, repairs = credible(first[name].copy(data=total), first, name, subject)
+    said = [r for p in parts for r in p.attrs["repairs"]] + [f"{subject}: {r}" for r in repairs]
+    return first.assign({name: out}).assign_attrs(repairs=said)
 
 
 def _check_months(field: xr.Dataset, subject: str, years: tuple[int, int] | None) -> None:

@@ -22,7 +22,7 @@ def preferred(entries: Iterable[Entry]) -> tuple[list[Entry], list[Rejected]]:
 
 def dataset_of(e: Entry) -> Dataset:
     """What has versions: one variable of one run on one grid."""
-    return e.source_id, e.experiment_id, e.member, e.table_id, e.variable_id, e.grid_label
+    return e.source_id, e.experiment_id, e.member, e.table_id, e.variable_id, e.grid_label, e.stored
 
 
 def _latest(entries: list[Entry]) -> tuple[list[Entry], list[Rejected]]:

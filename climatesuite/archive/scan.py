@@ -14,6 +14,7 @@ import xarray as xr
 from climatesuite.archive.axes import member_dim, time_name
 from climatesuite.archive.entry import TABLE, Entry, Rejected, Scan, member_key
 from climatesuite.archive.facets import NAME, name_match, said, version_of
+from climatesuite.archive.layouts import Layout, one_way
 from climatesuite.archive.months import DAYS, MONTH_DAYS, month_text, months_of, step_days
 from climatesuite.archive.opening import check_length, is_url, list_urls, local_copy, open_raw
 from climatesuite.archive.prefer import preferred
@@ -27,11 +28,12 @@ VARIANT = re.compile(r"(?:s\d+-)?r\d+i\d+p\d+(?:f\d+)?")
 _CLASSIC = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
 
 
-def scan(paths: Iterable[str | Path] | str | Path) -> Scan:
+def scan(paths: Iterable[str | Path] | str | Path, layout: Layout | None = None) -> Scan:
     """Look at files, and at everything under folders.
 
     Args:
         paths: Files, folders, or URLs that fsspec opens (`opening.local_copy` says where their copies lie).
+        layout: What files are that are named in a way of their own; all others are looked at as usual.
 
     Returns:
         Usable entries, sorted; what was set aside with the reason: unreadable, truncated or partial files, other tables than Amon,
@@ -45,13 +47,14 @@ def scan(paths: Iterable[str | Path] | str | Path) -> Scan:
     entries: list[Entry] = []
     rejected: list[Rejected] = []
     for path, url in sorted(set(_files(given, rejected))):
-        found = look(path)
+        found = look(path, layout)
         if isinstance(found, Rejected):
             rejected.append(found)
         else:
             entries += [replace(e, url=url) for e in found]
-    kept, replaced = preferred(entries)
-    return Scan(tuple(sorted(kept)), tuple(rejected), tuple(replaced))
+    whole, broken, other = one_way(entries)
+    kept, replaced = preferred(whole)
+    return Scan(tuple(sorted(kept)), (*rejected, *broken), (*other, *replaced))
 
 
 def _files(paths: Iterable[str | Path], rejected: list[Rejected]) -> Iterator[tuple[Path, str]]:
@@ -97,12 +100,14 @@ def _walk(folder: Path, rejected: list[Rejected]) -> Iterator[Path]:
         yield from (Path(root) / f for f in sorted([*files, *stores]))
 
 
-def look(path: Path) -> tuple[Entry, ...] | Rejected:
+def look(path: Path, layout: Layout | None = None) -> tuple[Entry, ...] | Rejected:
     """What one file holds: an entry a member, or why it is set aside."""
     try:
         if _starts(path) in _CLASSIC:
             check_length(path)
         with open_raw(path) as root:
+            if layout is not None and layout.file.fullmatch(path.name):
+                return _look_by(layout, path, root)
             found = _look(path, root, "")
             if not isinstance(found, Rejected) or "no variable" not in found.reason:
                 return found
@@ -111,6 +116,17 @@ def look(path: Path) -> tuple[Entry, ...] | Rejected:
         if isinstance(error, DataContractError):
             return Rejected(path, error.found)
         return Rejected(path, f"not readable as NetCDF, perhaps truncated ({error})")
+
+
+def _look_by(layout: Layout, path: Path, ds: xr.Dataset) -> tuple[Entry, ...] | Rejected:
+    """What a file of a layout of its own holds."""
+    about, problem = layout.facets(path.name), layout.problem(path.name, ds)
+    if about is None or problem:
+        return Rejected(path, problem)
+    span, calendar = _span(ds, about["stored"], f"{about['stored']} in {path.name}")
+    if (about["start"], about["stop"]) != span:
+        return Rejected(path, f"holds {'-'.join(span)}, the file name says {about['start']}-{about['stop']}")
+    return (Entry(**about, path=path, version="", license="", tracking_id="", calendar=calendar),)
 
 
 def _starts(path: Path) -> bytes:

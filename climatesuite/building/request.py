@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from climatesuite.archive.layouts import Layout, read_layout
 from climatesuite.archive.lineage import joined
 from climatesuite.archive.read import Key, select
 from climatesuite.archive.scan import NAME, TABLE, Entry, Rejected, Scan, member_key, scan
@@ -119,13 +120,15 @@ def make_request(
     decade_start: int | None,
     join_parents: bool = False,
     on_overlap: str = "refuse",
+    layout: str | Path | None = None,
 ) -> Request:
     """Find the files; arguments are those of `climatesuite.build.build`.
 
     Raises:
         DataContractError: If anything asked for is not there.
     """
-    found = scan(archive)
+    own = read_layout(layout) if layout is not None else None
+    found = scan(archive, own)
     found = joined(found) if join_parents else found
     if not variables:
         raise DataContractError("variables", "none", "at least one", "name the fields, e.g. tas pr")
@@ -136,8 +139,8 @@ def make_request(
         raise DataContractError("forcings", f"{unknown} unknown", f"some of {', '.join(FORCINGS)}", "correct the names")
     if members is not None and experiments is None:
         experiments = list(members)
-    lost = _lost(found, sources, experiments, members, variables)
-    files = select(_with_lost(found, lost), variables, experiments, members, sources)
+    lost = _lost(found, own, sources, experiments, members, variables)
+    files = select(_with_lost(found, lost, own), variables, experiments, members, sources)
     for source in sources or []:
         absent = [e for e in experiments or [] if (source, e) not in files]
         if absent or all(s != source for s, _ in files):
@@ -159,6 +162,7 @@ def make_request(
 
 def _lost(
     found: Scan,
+    layout: Layout | None,
     sources: Sequence[str] | None,
     experiments: Sequence[str] | None,
     members: Mapping[str, Sequence[str]] | None,
@@ -170,8 +174,8 @@ def _lost(
         newest[e.source_id, e.experiment_id, e.member, e.variable_id, e.grid_label] = e.version
     lost = {}
     for r in found.rejected:
-        named = NAME.match(r.path.name)
-        if named is None or named["table_id"] != TABLE or named["rest"] or not named["start"]:
+        named = _named(r.path, layout)
+        if named is None:
             continue
         source, scenario, member, name = (named[n] for n in ("source_id", "experiment_id", "member", "variable_id"))
         is_asked = (
@@ -186,14 +190,22 @@ def _lost(
     return lost
 
 
-def _with_lost(found: Scan, lost: Iterable[Path]) -> Scan:
+def _named(path: Path, layout: Layout | None) -> dict[str, Any] | None:
+    """Fields of an entry by a file's name alone; None where it is no name of months that are used."""
+    if layout is not None and (about := layout.facets(path.name)) is not None:
+        return about
+    named = NAME.match(path.name)
+    if named is None or named["table_id"] != TABLE or named["rest"] or not named["start"]:
+        return None
+    names = ("source_id", "experiment_id", "member", "variable_id", "start", "grid_label")
+    return {**{n: named[n] for n in names}, "stop": named["stop"] or named["start"]}
+
+
+def _with_lost(found: Scan, lost: Iterable[Path], layout: Layout | None) -> Scan:
     """The scan with entries for files that cannot be used, by their names: their parts will fail, and only those."""
     more = []
     for path in lost:
-        named = NAME.match(path.name)
-        assert named is not None  # noqa: S101 - it was matched before
-        names = ("source_id", "experiment_id", "member", "variable_id", "start", "grid_label")
-        facets: dict[str, Any] = {n: named[n] for n in names}
-        stop = named["stop"] or named["start"]
-        more.append(Entry(**facets, stop=stop, path=path, version="", license="", tracking_id=""))
+        facets = _named(path, layout)
+        assert facets is not None  # noqa: S101 - it was matched before
+        more.append(Entry(**facets, path=path, version="", license="", tracking_id=""))
     return Scan((*found.entries, *more), found.rejected)

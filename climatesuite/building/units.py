@@ -90,6 +90,7 @@ class FieldPart(Part):
     def spec(self) -> dict[str, Any]:
         ancestors = sorted({e.origin for e in self.entries if e.origin})
         more: dict[str, Any] = {"ancestors": ancestors} if ancestors else {}
+        more |= {"stored": sorted({e.stored for e in self.entries})} if self.entries[0].stored else {}
         more |= {"on_overlap": self.on_overlap} if self.on_overlap != "refuse" else {}
         return {**super().spec(), "member": self.member, "variable": self.variable, "row": self.row, **more}
 
@@ -274,8 +275,8 @@ def _bytes_per_month(entry: Entry, name: str) -> int:
     """Size of a decoded month; that of a map of one degree where the header does not say."""
     try:
         with _READING, netCDF4.Dataset(entry.path) as file:
-            group = file[entry.group] if entry.group else file
-            return max(4, 4 * int(group[name].size) // group[name].shape[group[name].dimensions.index("time")])
+            stored = (file[entry.group] if entry.group else file)[entry.stored or name]
+            return max(4, 4 * int(stored.size) // stored.shape[stored.dimensions.index("time")])
     except (OSError, LookupError, ValueError, ZeroDivisionError):  # the reader will say what is wrong, if anything
         return 4 * 180 * 360
 
@@ -334,4 +335,4 @@ def _drivers(part: ForcingPart, month: xr.Dataset) -> xr.Dataset:
 def _about(e: Entry) -> dict[str, str]:
     names = ("source_id", "experiment_id", "member", "variable_id", "grid_label", "version", "license", "tracking_id",
              "origin")  # fmt: skip
-    return {n: str(getattr(e, n)) for n in names}
+    return {n: str(getattr(e, n)) for n in names} | ({"stored": e.stored} if e.stored else {})
