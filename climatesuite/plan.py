@@ -16,8 +16,10 @@ from typing import Any
 
 import yaml
 
+from climatesuite.archive.axes import CELLS, grid_kind
 from climatesuite.archive.download import catalog_file
 from climatesuite.archive.layouts import read_layout
+from climatesuite.archive.opening import open_raw
 from climatesuite.archive.scan import Entry, member_key, scan
 from climatesuite.errors import DataContractError
 from climatesuite.forcing.forcings import forcing_file
@@ -122,7 +124,11 @@ def plan(recipe: str | Path, archive: str | Path | None = None, index: str | Pat
         is_cmip = "layout" not in about
         if (archive is not None and is_cmip) or "archive" in about:
             parts.append(
-                _from_archive(about, Path(archive) if archive and is_cmip else _expanded(about["archive"], path))
+                _from_archive(
+                    about,
+                    Path(archive) if archive and is_cmip else _expanded(about["archive"], path),
+                    bool(content.get("grid")),
+                )
             )
         elif (index is not None and is_cmip) or "index" in about:
             parts.append(_from_index(about, Path(index if index and is_cmip else _expanded(about["index"], path))))
@@ -196,7 +202,7 @@ def _absent_forcings(content: Mapping[str, Any], parts: Sequence[Part], path: Pa
 # ---- archives
 
 
-def _from_archive(about: Mapping[str, Any], folder: Path) -> Part:
+def _from_archive(about: Mapping[str, Any], folder: Path, on_grid: bool) -> Part:
     layout = read_layout(about["layout"]) if about.get("layout") else None
     found = scan(folder, layout)
     variables, wanted = list(about["variables"]), about.get("members")
@@ -221,6 +227,7 @@ def _from_archive(about: Mapping[str, Any], folder: Path) -> Part:
         if (e, m) not in there
     ]
     missing += [f"{e}: no run" for e in experiments if wanted is None and not any(r.experiment_id == e for r in runs)]
+    missing += [] if on_grid else _of_cells(groups)
     aside = tuple(f"{r.path.name}: {r.reason}" for r in found.rejected)
     shape = _shape(next(iter(next(iter(groups.values())).values()))[0]) if groups else None
     return Part(
@@ -272,6 +279,17 @@ def _next(text: str) -> str:
 
 def _before(text: str) -> str:
     return _label(_month(text) - 1)
+
+
+def _of_cells(groups: Mapping[tuple[str, str, str], Mapping[str, Sequence[Entry]]]) -> list[str]:
+    """A sentence for every source whose files need a target grid, by the first of them."""
+    firsts = {key[0]: next(iter(files.values()))[0] for key, files in reversed(list(groups.items()))}
+    said = []
+    for source, entry in sorted(firsts.items()):
+        with open_raw(entry.path, entry.group) as ds:
+            kind = grid_kind(ds, entry.stored or entry.variable_id)
+        said += [f"{source}: a target grid (grid in the recipe), as its files have {kind}"] if kind in CELLS else []
+    return said
 
 
 def _shape(entry: Entry) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
+import yaml
 
 from climatesuite.archive.joining import read_variable
 from climatesuite.archive.read import open_runs
@@ -13,6 +14,7 @@ from climatesuite.errors import DataContractError
 from climatesuite.harmonise import curvilinear
 from climatesuite.harmonise.curvilinear import CORNERS, put_on_grid, regrid_cells
 from climatesuite.harmonise.grids import area_weights, target_grid
+from climatesuite.plan import plan
 from climatesuite.store.open import open_run
 from climatesuite.store.verify import verify
 from worlds.cmip import write_cmip
@@ -111,6 +113,18 @@ def test_land_without_values_stays_missing_and_coasts_are_means_of_what_is_there
     np.testing.assert_allclose(wet.where(sea), whole.where(sea), rtol=1e-12)
     coast = (share > 0.5) & ~sea
     assert coast.sum() > 10 and float(np.abs(wet - whole).where(coast).max()) < 3.0  # no zeros mixed in
+
+
+def test_a_plan_says_that_cells_need_a_target_grid(tmp_path):
+    write_cells(tmp_path / "in", TURNED, warmth(TURNED, 24), ("2015-01", "2016-12"))
+    recipe = tmp_path / "recipe.yaml"
+    for more, is_complete in (({}, False), ({"grid": [24, 36]}, True)):
+        recipe.write_text(
+            yaml.safe_dump({"name": "mine", "archive": str(tmp_path / "in"), "variables": ["tas"], **more})
+        )
+        assert plan(recipe).is_complete == is_complete
+        needs = "missing: TEST-ESM: a target grid (grid in the recipe), as its files have a curvilinear grid"
+        assert (needs in str(plan(recipe))) != is_complete
 
 
 # ---- what is refused
