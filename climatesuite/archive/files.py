@@ -1,5 +1,7 @@
 """One file to one canonical Dataset: right, or refused with file, variable and reason; what was set right is said."""
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -44,36 +46,53 @@ def read_file(entry: Entry, name: str, years: tuple[int, int] | None, any_cells:
     try:
         with open_raw(entry.path, entry.group) as ds:
             ds = ds.rename({entry.stored: name}) if entry.stored else ds
-            return _read(ds, entry, name, years, subject, any_cells)
+            taken = _taken(ds, entry, name, years, subject, any_cells)
     except (OSError, RuntimeError) as error:
         raise DataContractError(subject, f"not readable ({error})", "a whole file", "download it again") from error
+    return _made(taken, entry, name, subject)
 
 
-def _read(
+class Taken(NamedTuple):
+    """What is read of a file while it is open: raw maps in canonical order with their places and months; what was set right."""
+
+    raw: xr.DataArray
+    space: dict[str, xr.Variable]
+    months: NDArray[np.int64]
+    calendar: str
+    repairs: list[str]
+
+
+def _taken(
     ds: xr.Dataset, entry: Entry, name: str, years: tuple[int, int] | None, subject: str, any_cells: bool
-) -> xr.Dataset:
+) -> Taken:
     axes = find_axes(ds, name, subject, any_cells)
     check_height(ds, name, subject)
     check_method(ds[name].attrs, subject)
     months = months_of(ds, axes.time, subject)
     wanted = _wanted(months.index, years, entry.until)
     raw = _maps(ds[name], ds, axes, entry, wanted, subject)
-    values, attrs, repairs = unpack(raw, subject), dict(raw.attrs), list(months.repairs)
-    values, space, more = _placed(values, ds, name, axes, entry.path.name, subject)
-    index = months.index[wanted]
+    values, space, repairs = _placed(raw.values, ds, name, axes, entry.path.name, subject)
+    maps = xr.DataArray(values, dims=("time", "cell") if axes.cells else ("time", "lat", "lon"), attrs=raw.attrs)
+    return Taken(maps, space, months.index[wanted], months.calendar, [*months.repairs, *repairs])
+
+
+def _made(taken: Taken, entry: Entry, name: str, subject: str) -> xr.Dataset:
+    """Numbers checked and in canonical units."""
+    raw, index, more = taken.raw, taken.months, list[str]()
+    values, attrs = unpack(raw, subject), dict(raw.attrs)
     _check_finite(values, index, subject)
     _check_moving(values, index, subject)
-    field = xr.DataArray(values, dims=("time", "cell") if axes.cells else ("time", "lat", "lon"), attrs=attrs)
+    field = xr.DataArray(values, dims=raw.dims, attrs=attrs)
     if (daily := per_month(attrs.get("units", ""))) is not None:
-        days = np.array([month_lengths(i // 12, months.calendar)[0, i % 12] for i in index], dtype=np.float64)
+        days = np.array([month_lengths(i // 12, taken.calendar)[0, i % 12] for i in index], dtype=np.float64)
         field = (field.astype(np.float64) / xr.DataArray(days, dims="time")).assign_attrs({**attrs, "units": daily})
         more.append(f"units {attrs['units']}: divided by the days of each month")
     out = to_canonical(field, name, subject)
     if index.size and len(entry.terms) < 2:  # a term of a sum need not be credible by itself
-        out, clipped = credible(out, xr.Dataset(coords=space), name, subject)
+        out, clipped = credible(out, xr.Dataset(coords=taken.space), name, subject)
         more += clipped
-    coords = {**time_coords(index // 12, "month", months.calendar, index % 12 + 1), **space}
-    return xr.Dataset({name: out.variable}, coords, {"calendar": months.calendar, "repairs": [*repairs, *more]})
+    coords = {**time_coords(index // 12, "month", taken.calendar, index % 12 + 1), **taken.space}
+    return xr.Dataset({name: out.variable}, coords, {"calendar": taken.calendar, "repairs": [*taken.repairs, *more]})
 
 
 def _wanted(index: NDArray[np.int64], years: tuple[int, int] | None, until: str) -> slice | NDArray[np.int64]:
@@ -109,8 +128,8 @@ def _maps(
 
 
 def _placed(
-    values: NDArray[np.floating], ds: xr.Dataset, name: str, axes: Axes, file: str, subject: str
-) -> tuple[NDArray[np.floating], dict[str, xr.Variable], list[str]]:
+    values: NDArray[Any], ds: xr.Dataset, name: str, axes: Axes, file: str, subject: str
+) -> tuple[NDArray[Any], dict[str, xr.Variable], list[str]]:
     """Values with their coordinates in space, and what was set right."""
     if axes.cells:
         return values.reshape(len(values), -1), cells_of(ds, name, axes, file), []
@@ -126,8 +145,8 @@ def _row_weights(grid: xr.Dataset) -> NDArray[np.float64] | None:
 
 
 def _ordered(
-    values: NDArray[np.floating], ds: xr.Dataset, axes: Axes, file: str, subject: str
-) -> tuple[NDArray[np.floating], dict[str, xr.Variable], list[str]]:
+    values: NDArray[Any], ds: xr.Dataset, axes: Axes, file: str, subject: str
+) -> tuple[NDArray[Any], dict[str, xr.Variable], list[str]]:
     """Values with latitudes ascending and longitudes in [0, 360), the canonical grid coordinates, and what was set right."""
     repairs: list[str] = []
     kept: dict[str, NDArray[np.float64]] = {}
@@ -136,7 +155,7 @@ def _ordered(
         bounds, repair = axis_bounds(ds, axis, which, centres)
         repairs += [repair] if repair else []
         if which == "lon" and centres.size > 2 and abs(abs(centres[-1] - centres[0]) - 360) < 1e-6:
-            if not np.array_equal(values[..., 0], values[..., -1], equal_nan=True):
+            if not np.array_equal(values[..., 0], values[..., -1], equal_nan=values.dtype.kind == "f"):
                 raise DataContractError(
                     subject, f"longitudes {centres[0]:g} and {centres[-1]:g} hold differing values", "one value a meridian",
                     "drop the cyclic column",

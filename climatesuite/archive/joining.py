@@ -122,7 +122,7 @@ def join(parts: Sequence[xr.Dataset], files: Sequence[str], name: str, subject: 
     try:
         if apart:
             raise ValueError(f"cells with other corners in {apart}")
-        whole = xr.concat(
+        whole = parts[0] if len(parts) == 1 else xr.concat(
             [snap(p, parts[0]) for p in parts], "time", data_vars="minimal", coords="minimal", compat="override", join="exact",
             combine_attrs="override",
         )  # fmt: skip

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import fsspec
@@ -17,6 +18,8 @@ from scipy.io import netcdf_file
 
 from climatesuite.errors import DataContractError
 
+READING = RLock()
+"""Held while a file is open: the HDF5 library is not safe for threads. What is done with the numbers needs no lock."""
 HUGE = 1e15
 """No climate variable is this large: such values are fill values, whether an attribute says so or not."""
 _DEFAULT_FILLS = {"i1": -127, "u1": 255, "i2": -32767, "u2": 65535, "i4": -2147483647, "u4": 4294967295}
@@ -35,18 +38,19 @@ def open_raw(path: Path, group: str = "") -> Iterator[xr.Dataset]:
     """
     names = ["", *("/".join(group.split("/")[: i + 1]) for i in range(group.count("/") + 1))] if group else [""]
     options: dict[str, Any] = {"decode_cf": False, "create_default_indexes": False, "engine": "netcdf4"}
-    opened = [xr.open_dataset(path, group=name or None, **options) for name in names]
-    try:
-        whole = opened[-1]
-        for above in reversed(opened[:-1]):
-            lacking = [n for n in above.variables if n not in whole.variables]
-            whole = whole.assign({str(n): above[n].variable for n in lacking}).assign_attrs(
-                {**above.attrs, **whole.attrs}
-            )
-        yield whole
-    finally:
-        for ds in opened:
-            ds.close()
+    with READING:
+        opened = [xr.open_dataset(path, group=name or None, **options) for name in names]
+        try:
+            whole = opened[-1]
+            for above in reversed(opened[:-1]):
+                lacking = [n for n in above.variables if n not in whole.variables]
+                whole = whole.assign({str(n): above[n].variable for n in lacking}).assign_attrs(
+                    {**above.attrs, **whole.attrs}
+                )
+            yield whole
+        finally:
+            for ds in opened:
+                ds.close()
 
 
 def check_length(path: Path) -> None:

@@ -6,7 +6,6 @@ A part knows everything it needs, so that any worker can do it, and says what it
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import netCDF4
@@ -15,6 +14,7 @@ import xarray as xr
 
 from climatesuite.archive.joining import is_same_grid
 from climatesuite.archive.lineage import check_seam
+from climatesuite.archive.opening import READING
 from climatesuite.archive.read import read_variable
 from climatesuite.archive.repairs import recorded
 from climatesuite.archive.scan import Entry
@@ -33,7 +33,6 @@ from climatesuite.store.write import Shards, write_forcings, write_statistics
 BLOCK_BYTES = 32 * 10**6
 """Months are read and transformed in blocks of whole years of about this size."""
 _GRID = ("lat", "lat_bnds", "lon", "lon_bnds")
-_READING = Lock()  # the HDF5 library is not safe for threads
 Done = dict[str, Any]
 
 
@@ -105,8 +104,7 @@ class FieldPart(Part):
         """Write shards of months, years and decades, and statistics; see `write_part`."""
         sources = [source_record(e.path, _about(e)) for e in self.entries]
         repairs: list[str] = []
-        with _READING:
-            check_seam(self.entries, self.variable, self.on_overlap, self.grid is not None)
+        check_seam(self.entries, self.variable, self.on_overlap, self.grid is not None)
         overlay = Overlay(place.store(read_only=False), {})
         template: xr.Dataset | None = None
         statistics: xr.Dataset | None = None
@@ -150,9 +148,9 @@ class ForcingPart(Part):
         """Write them at all timescales; see `write_part`."""
         sources = [source_record(self.path)]
         first = self.years[0]
-        with _READING:
-            month = self.read(self.entries, self.entries[0].variable_id, (first, first))
-            template = _template(_on_grid(month, self.grid, str(self)), self.years)
+        month = self.read(self.entries, self.entries[0].variable_id, (first, first))
+        template = _template(_on_grid(month, self.grid, str(self)), self.years)
+        with READING:
             drivers = _drivers(self, template)
         overlay = Overlay(place.store(read_only=False), {})
         for timescale, ds in all_timescales(drivers, self.decade_start).items():
@@ -262,8 +260,7 @@ def _blocks(part: FieldPart) -> Iterator[xr.Dataset]:
     before: xr.Dataset | None = None
     while first <= last:
         stop = min(first + size - 1, last)
-        with _READING:
-            month = part.read(_covering(part.entries, first, stop), part.variable, (first, stop), part.on_overlap)
+        month = part.read(_covering(part.entries, first, stop), part.variable, (first, stop), part.on_overlap)
         if before is not None:
             check_grid(month, before, str(part))
         before = month.drop_dims("time")
@@ -274,7 +271,7 @@ def _blocks(part: FieldPart) -> Iterator[xr.Dataset]:
 def _bytes_per_month(entry: Entry, name: str) -> int:
     """Size of a decoded month; that of a map of one degree where the header does not say."""
     try:
-        with _READING, netCDF4.Dataset(entry.path) as file:
+        with READING, netCDF4.Dataset(entry.path) as file:
             stored = (file[entry.group] if entry.group else file)[entry.stored or name]
             return max(4, 4 * int(stored.size) // stored.shape[stored.dimensions.index("time")])
     except (OSError, LookupError, ValueError, ZeroDivisionError):  # the reader will say what is wrong, if anything

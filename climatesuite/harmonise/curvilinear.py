@@ -2,7 +2,7 @@
 
 What a part holds is its area on the sphere, so the integral of a field is kept to rounding wherever its parts fall. A part is at
 most a third of a target cell wide, and divided in proportion where it lies across an edge: a target cell's area is then right to
-0.3 per cent, 3 at most (turned grids, triangles of ICON). Where the cells cover the whole sphere, the shares are balanced: every
+0.3 per cent, 4 at most (turned grids, triangles of ICON). Where the cells cover the whole sphere, the shares are balanced: every
 target cell holds just its own area and every source cell gives just its own, so that the area mean of the result is that of the
 field. Corners are needed: without them a cell has no area.
 """

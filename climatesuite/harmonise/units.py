@@ -112,9 +112,9 @@ def to_canonical(field: xr.DataArray, name: str, subject: str) -> xr.DataArray:
     factor, offset = conversion(field.attrs["units"], attrs["units"], subject, is_water=name in VARIABLES)
     if (factor, offset) != (1.0, 0.0):
         field = field.astype(np.float64) * factor + offset
-    if name in VARIABLES:
-        field = field.astype(np.float32)
-    return field.assign_attrs(attrs).drop_attrs(deep=False).assign_attrs(attrs)
+    out = (field.astype(np.float32, copy=False) if name in VARIABLES else field).copy(deep=False)
+    out.attrs = attrs
+    return out
 
 
 def check_range(values: np.ndarray, name: str, subject: str, area_weights: np.ndarray | None = None) -> None:
