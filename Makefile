@@ -22,7 +22,7 @@ docs: $(INSTALLED)  ## figures and pages of the documentation -> site/index.html
 	$(BIN)/python docs/tools/draw.py docs/images
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(INSTALLED)  ## the experiment on real data; needs CLIMATE_DATA; half an hour
+bench: $(INSTALLED)  ## the experiment on real data; needs CLIMATE_DATA; ten minutes to half an hour
 	$(BIN)/spf run experiments/cesm2-ssp370.yaml
 	$(BIN)/python experiments/results/collect.py runs/cesm2-ssp370
 
