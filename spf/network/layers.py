@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from spf.network.attention import attend
+
 
 def sinusoid(x: Tensor, width: int, longest: float = 10_000.0) -> Tensor:
     """Sine and cosine features of scalars (batch,) -> (batch, width)."""
@@ -84,12 +86,6 @@ def gated(rows: Tensor, sizes: Sizes, gate: Tensor, change: Tensor) -> Tensor:
     """Add a change to rows, weighted by their windows' gates (sample, width); the sum keeps the rows' precision."""
     parts = zip(split(rows, sizes), _by_sample(gate, sizes), split(change, sizes), strict=True)
     return join([x + g * y for x, g, y in parts])
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention inside every window: (batch, token, head, width / head) -> (batch, token, width)."""
-    heads_first = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-    return heads_first.transpose(1, 2).flatten(2)
 
 
 class Stream(nn.Module):

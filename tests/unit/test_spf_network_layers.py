@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from spf.network import attention
 from spf.network.layers import normalise, rotary
 
 
@@ -57,3 +58,25 @@ def test_a_second_derivative_is_refused():
     (first,) = torch.autograd.grad(normalise(x, weight, angles).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
+
+
+def heads_first(tokens, others, dtype=torch.float64):
+    g = torch.Generator().manual_seed(1)
+    return [torch.randn(3, 2, n, 4, generator=g, dtype=torch.float64).to(dtype) for n in (tokens, others, others)]
+
+
+@pytest.mark.parametrize("windows", [1, 2, 3])
+@pytest.mark.parametrize("others", [6, 5])
+def test_attention_of_a_few_windows_at_a_time_is_attention_with_its_gradient(monkeypatch, windows, others):
+    """Also where keys are of other tokens than queries."""
+    monkeypatch.setattr(attention, "SCORES", windows * 2 * 6 * others)
+    q, k, v = heads_first(6, others)
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    torch.testing.assert_close(attention.InCache.apply(q, k, v), expected)
+    assert torch.autograd.gradcheck(attention.InCache.apply, [x.requires_grad_() for x in (q, k, v)])
+
+
+def test_attention_in_half_precision_is_that_in_full_to_its_rounding():
+    q, k, v = (x.transpose(1, 2) for x in heads_first(6, 6, torch.bfloat16))
+    whole = attention.attend(*(x.float() for x in (q, k, v)))
+    torch.testing.assert_close(attention.attend(q, k, v).float(), whole, rtol=0, atol=0.02)
