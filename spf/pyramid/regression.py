@@ -136,7 +136,7 @@ def block_moments(lagged: Tensor, steps: int, ratio: int, phase: int) -> tuple[T
         phase: Place of the window's first step in its block; blocks may reach beyond the window.
     """
     blocks = math.ceil((phase + steps) / ratio)
-    whole = torch.arange(blocks * ratio)
+    whole = torch.arange(blocks * ratio, device=lagged.device)
     lag = (whole[:, None] - whole[None]).abs()
     full = torch.where(lag < lagged.shape[-1], lagged[..., lag.clamp_max(lagged.shape[-1] - 1)], lagged.new_zeros(()))
     inside = slice(phase, phase + steps)
