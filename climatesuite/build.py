@@ -188,12 +188,11 @@ def _add(target: Place, request: Request, crew: _Crew) -> tuple[int, int]:
         finish(place)  # an earlier build was killed after it had published
     new = _missing(place, request)
     rows = {key: _rows(place, request, key) for key in request.files}
-    if new:
-        parts = request.parts(rows, new)
-        kept = finished(place, parts)
-        published = read_provenance(place.url)["files"] if place.exists(NODE) else ()
-        begin(place)
-        sweep(place, parts, kept, published)
+    parts = request.parts(rows, new)
+    kept = finished(place, parts)
+    begin(place)
+    sweep(place, parts, kept, read_provenance(place.url)["files"] if place.exists(NODE) else ())
+    if parts:
         made, failed = crew.do([p for p in parts if str(p) not in kept], place)
         done = {**kept, **made}
         for name, reason in unlike(place, parts, done).items():
@@ -204,8 +203,6 @@ def _add(target: Place, request: Request, crew: _Crew) -> tuple[int, int]:
         commit(place, request, rows, parts, done)
         say(of_records(r for line in done.values() for r in line["sources"]), stacklevel=4)
         finish(place)
-    else:
-        kept = {}
     remove_journal(place)
     if is_first:
         shutil.rmtree(place.path / BUILDING, ignore_errors=True)

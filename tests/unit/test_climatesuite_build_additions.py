@@ -251,6 +251,17 @@ def test_an_unfinished_addition_is_mentioned(archive, tmp_path):
     assert "unfinished addition" in describe(store) and verify(store) == []
 
 
+def test_what_a_failed_addition_left_is_gone_once_a_build_asks_for_nothing_new(archive, tmp_path):
+    mine, store = shutil.copytree(archive, tmp_path / "a"), tmp_path / "s.zarr"
+    make(mine, store, "r1i1p1f1")
+    next(mine.glob("CMIP6/tas_*_TEST-ESM_ssp126_r2i1p1f1_*")).write_bytes(b"")
+    with pytest.raises(DataContractError, match="1 finished parts are kept"):
+        make(mine, store, *MEMBERS[:2])
+    make(mine, store, "r1i1p1f1")
+    assert verify(store) == [] and not Place(str(store)).is_unfinished
+    assert make(mine, store, "r1i1p1f1").was_noop
+
+
 # ---- elsewhere than on a disk
 
 
