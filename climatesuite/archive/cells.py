@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from climatesuite.archive.axes import TO_A_GRID, Axes, grid_kind
 from climatesuite.archive.opening import unpack
 from climatesuite.errors import DataContractError
-from climatesuite.harmonise.curvilinear import CORNERS, cell_areas, degrees_apart
+from climatesuite.harmonise.curvilinear import CORNERS, cell_areas, holds
 
 _NO_AREA = 1e-12  # steradians, 6 m by 6 m: a cell written with its corners in one point
 
@@ -30,8 +30,7 @@ def cells_of(ds: xr.Dataset, name: str, axes: Axes, file: str) -> dict[str, xr.V
     corners = [_corners(ds, name, axes, which, file) for which in ("lat", "lon")]
     area = cell_areas(*corners, subject=f"corners of {name} in {file}")
     centres = [_degrees(ds, n, ds[n].transpose(*axes.cells), file).ravel() for n, _ in (axes.lat, axes.lon)]
-    off, width = degrees_apart(*corners, *centres)
-    outside = int(((area > _NO_AREA) & ~(off <= width)).sum())
+    outside = int(((area > _NO_AREA) & ~holds(*corners, *centres)).sum())
     if outside:
         raise DataContractError(
             f"corners of {name} in {file}", f"{outside} of {area.size} cells whose centre lies outside their corners",

@@ -30,6 +30,7 @@ _WIDEST_DEG = 30.0
 _BLOCK = 1_000_000
 _WHOLE = 1e-4  # of the sphere: corners in single precision leave less than this between cells
 _ROUNDS, _BALANCED = 2000, 1e-10
+_BESIDE = 0.1  # of a cell's area: a point a cell away makes a triangle of at least a quarter of it outside
 _MAKING = Lock()
 
 
@@ -70,8 +71,8 @@ def cell_areas(lat_corners: NDArray, lon_corners: NDArray, *, subject: str = "co
         (cell,) in steradians, cells in C order. A cell with a corner missing has no area.
 
     Raises:
-        DataContractError: If a cell is wider than 30 degrees of arc, has other than three or four corners, or all cells together
-            cover more than the sphere: corners of tripolar grids are often wrong at the fold.
+        DataContractError: If a cell is wider than 30 degrees of arc, has other than three or four corners or corners that do not
+            go round it, or all cells together cover more than the sphere: corners of tripolar grids are often wrong at the fold.
     """
     corners = _unit_vectors(lat_corners, lon_corners, subject)
     width = _sides(corners).max(axis=1)
@@ -82,6 +83,14 @@ def cell_areas(lat_corners: NDArray, lon_corners: NDArray, *, subject: str = "co
             "correct them, or mask the cells with NaN corners",
         )  # fmt: skip
     a, b, c, d = (np.nan_to_num(corners[:, k]) for k in range(4))
+    halves = np.stack([np.einsum("ik,ik->i", x, np.cross(y, z)) for x, y, z in ((a, b, c), (a, c, d))])
+    size = np.abs(halves)
+    crossed = (halves.prod(axis=0) < 0) & (2 * size.min(axis=0) > size.max(axis=0))  # more than a dent
+    if crossed.any():
+        raise DataContractError(
+            subject, f"{crossed.sum()} of {width.size} cells with corners out of order", "corners around their cell, in turn",
+            "put them in order, or mask the cells with NaN corners",
+        )  # fmt: skip
     area = np.where(np.isfinite(corners).all(axis=(1, 2)), _triangle(a, b, c) + _triangle(a, c, d), 0.0)
     covered = float(area.sum()) / (4 * math.pi)
     if covered > 1.01:
@@ -91,18 +100,26 @@ def cell_areas(lat_corners: NDArray, lon_corners: NDArray, *, subject: str = "co
     return area
 
 
-def degrees_apart(
-    lat_corners: NDArray, lon_corners: NDArray, lat: NDArray, lon: NDArray
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """How far points lie from the middles of their cells, and the longest diagonal of each cell; (cell,) in degrees of arc."""
+def holds(lat_corners: NDArray, lon_corners: NDArray, lat: NDArray, lon: NDArray) -> NDArray[np.bool_]:
+    """Whether points lie in their cells, one each; on the edge is inside, as where a pole stands for the cells around it.
+
+    Args:
+        lat_corners: Degrees, (..., corner), three or four corners a cell in order around it.
+        lon_corners: The same.
+        lat: Degrees, (...).
+        lon: The same.
+
+    Returns:
+        (cell,), cells in C order; False where corners are missing.
+    """
     corners = _unit_vectors(lat_corners, lon_corners, "corners of the source grid")
-    middle = corners.sum(axis=1)
-    middle /= np.maximum(np.linalg.norm(middle, axis=1, keepdims=True), 1e-300)
-    points = _unit_vectors(np.repeat(np.ravel(lat)[:, None], 3, 1), np.repeat(np.ravel(lon)[:, None], 3, 1), "centres")[
-        :, 0
-    ]
-    off = np.degrees(2 * np.arcsin(np.clip(np.linalg.norm(points - middle, axis=1) / 2, 0.0, 1.0)))
-    return off, _sides(corners).max(axis=1)
+    phi, lam = (np.repeat(np.ravel(a)[:, None], 3, 1) for a in (lat, lon))
+    point = _unit_vectors(phi, lam, "centres")[:, 0]
+    sides = np.einsum("ik,ijk->ij", point, np.cross(corners, np.roll(corners, -1, axis=1)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = sides / sides.sum(axis=1, keepdims=True)  # of the triangles that the point makes with each side
+    is_near = np.einsum("ik,ijk->i", point, corners) > 0
+    return is_near & (shares.min(axis=1) > -_BESIDE)
 
 
 def cell_weights(lat_corners: NDArray, lon_corners: NDArray, target: xr.Dataset) -> sp.csr_array:

@@ -150,8 +150,16 @@ def without_corners(ds):
     return ds.drop_vars(["vertices_latitude", "vertices_longitude"])
 
 
-def shifted(ds):
-    return ds.assign({n: ds[n].roll(i=10) for n in ("vertices_latitude", "vertices_longitude")})
+def a_cell_along(ds):
+    return ds.assign({n: ds[n].roll(i=1) for n in ("vertices_latitude", "vertices_longitude")})
+
+
+def a_row_across(ds):
+    return ds.assign({n: ds[n].shift(j=1) for n in ("vertices_latitude", "vertices_longitude")})
+
+
+def in_rows_of_two(ds):
+    return ds.isel(vertices=[0, 1, 3, 2])  # south-west, south-east, north-west, north-east
 
 
 def at_the_fold(ds):
@@ -168,7 +176,9 @@ def one_corner_more(ds):
     ("edit", "words"),
     [
         (without_corners, "tas in F: a curvilinear grid without corners of its cells; expected bounds of latitude"),
-        (shifted, "corners of tas in F: [0-9]{4} of 7200 cells whose centre lies outside their corners"),
+        (a_cell_along, "corners of tas in F: 7200 of 7200 cells whose centre lies outside their corners"),
+        (a_row_across, "corners of tas in F: 7080 of 7200 cells whose centre lies outside their corners"),
+        (in_rows_of_two, "corners of tas in F: [0-9]{4} of 7200 cells with corners out of order"),
         (at_the_fold, "corners of tas in F: 1 of 7200 cells wider than 30 degrees"),
         (one_corner_more, "corners of tas in F: shapes .7200, 5"),
     ],

@@ -7,9 +7,9 @@ import pytest
 import xarray as xr
 
 from climatesuite.errors import DataContractError
-from climatesuite.harmonise.curvilinear import cell_weights, regrid_cells
+from climatesuite.harmonise.curvilinear import cell_weights, holds, regrid_cells
 from climatesuite.harmonise.grids import area_weights, regrid, target_grid
-from worlds.turned import corners
+from worlds.turned import corners, points
 
 TARGET = target_grid((18, 36))
 
@@ -81,6 +81,30 @@ def test_corners_that_cannot_be_right_are_refused():
         cell_weights(lat[..., :2], lon[..., :2], TARGET)
     with pytest.raises(DataContractError, match="own corners"):
         regrid_cells(cells(target_grid((4, 8))), lat, lon, TARGET)
+
+
+@pytest.mark.parametrize("shape", [(30, 60), (90, 30), (20, 160)])  # square cells, and 6 and 4 times as long as wide
+def test_a_cell_holds_its_middle_and_not_that_of_a_neighbour_however_long_it_is(shape):
+    cells = corners(target_grid(shape), 50.0)
+    x, y, z = np.moveaxis(points(cells), -1, 0)
+    middle = np.degrees(np.arcsin(z)), np.degrees(np.arctan2(y, x))
+    assert holds(*cells, *middle).all()
+    for axis in (0, 1):
+        assert not holds(*cells, *(np.roll(a, 1, axis) for a in middle)).any()
+    assert not holds(*cells, -middle[0], middle[1] + 180).any()  # the other side of the sphere
+
+
+def test_a_pole_may_stand_for_the_cells_around_it():
+    lat, lon = corners(target_grid((30, 60)))
+    assert holds(lat[-1], lon[-1], np.full(60, 90.0), lon[-1].mean(axis=-1)).all()
+
+
+def test_corners_that_do_not_go_round_their_cell_are_refused():
+    lat, lon = corners(target_grid((30, 60)), 40.0)
+    for order in ([0, 1, 3, 2], [0, 2, 1, 3]):
+        with pytest.raises(DataContractError, match="cells with corners out of order.*around their cell, in turn"):
+            cell_weights(lat[..., order], lon[..., order], TARGET)
+    assert cell_weights(lat[..., ::-1], lon[..., ::-1], TARGET).nnz  # clockwise is round it too
 
 
 def test_a_real_tripolar_grid_is_regridded_or_refused_with_the_reason(climate_data):
