@@ -5,14 +5,16 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePath
 
+SUFFIX = r"\.(?i:nc4?|cdf)"
+"""How names of NetCDF files end, as a pattern."""
+_END = r"(?:_(?P<start>\d{4,14})(?:-(?P<stop>\d{4,14}))?)?(?P<rest>-clim)?" + SUFFIX + "$"
 NAME = re.compile(
     r"^(?P<variable_id>[A-Za-z0-9]+)_(?P<table_id>[A-Za-z0-9]+)_(?P<source_id>[^_]+)_(?P<experiment_id>[^_]+)"
-    r"_(?P<member>(?:s\d+-)?r\d+i\d+p\d+f\d+)_(?P<grid_label>g[a-z0-9]+)"
-    r"(?:_(?P<start>\d{4,14})(?:-(?P<stop>\d{4,14}))?)?(?P<rest>-clim)?\.nc$"
+    r"_(?P<member>(?:s\d+-)?r\d+i\d+p\d+f\d+)_(?P<grid_label>g[a-z0-9]+)" + _END
 )
 CMIP5_NAME = re.compile(
     r"^(?P<variable_id>[A-Za-z0-9]+)_(?P<table_id>[A-Za-z0-9]+)_(?P<source_id>[^_]+)_(?P<experiment_id>[^_]+)"
-    r"_(?P<member>r\d+i\d+p\d+)(?P<grid_label>)(?:_(?P<start>\d{4,14})(?:-(?P<stop>\d{4,14}))?)?(?P<rest>-clim)?\.nc$"
+    r"_(?P<member>r\d+i\d+p\d+)(?P<grid_label>)" + _END
 )
 ATTRIBUTES = {"variable_id": "variable_id", "table_id": "table_id", "source_id": "source_id",
               "experiment_id": "experiment_id", "member": "variant_label", "grid_label": "grid_label"}  # fmt: skip

@@ -128,11 +128,13 @@ def positions(values: NDArray[np.float64], units: str, calendar: str, subject: s
 
 
 def step_days(values: NDArray[np.float64], units: str) -> float:
-    """The usual distance of steps in days; NaN for a single step or units that are no days."""
+    """The usual distance of steps in days, in whatever order; NaN for a single step or units that are no days."""
     unit = units.partition(" ")[0]
     if values.size < 2 or " since " not in units:
         return float("nan")
-    return float(np.median(np.diff(values))) * (30.4 if unit.startswith("month") else DAYS.get(unit, float("nan")))
+    return float(np.median(np.diff(np.sort(values)))) * (
+        30.4 if unit.startswith("month") else DAYS.get(unit, float("nan"))
+    )
 
 
 def month_text(index: int) -> str:

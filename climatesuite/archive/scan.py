@@ -13,7 +13,7 @@ import xarray as xr
 
 from climatesuite.archive.axes import member_dim, time_name
 from climatesuite.archive.entry import TABLE, Entry, Rejected, Scan, member_key
-from climatesuite.archive.facets import NAME, name_match, said, version_of
+from climatesuite.archive.facets import NAME, SUFFIX, name_match, said, version_of
 from climatesuite.archive.layouts import Layout, one_way
 from climatesuite.archive.months import DAYS, MONTH_DAYS, month_text, months_of, step_days
 from climatesuite.archive.opening import check_length, is_url, list_urls, local_copy, open_raw
@@ -25,6 +25,8 @@ __all__ = ["NAME", "TABLE", "Entry", "Rejected", "Scan", "member_key", "scan"]
 FREQUENCY, CLIMATOLOGY = "mon", "monC"
 PARTIAL = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".download", ".aria2", ".incomplete")
 VARIANT = re.compile(r"(?:s\d+-)?r\d+i\d+p\d+(?:f\d+)?")
+_NETCDF = re.compile(rf".*{SUFFIX}")
+_PACKED = re.compile(rf".*{SUFFIX}\.(?i:gz|bz2|xz|zst|zip)")
 _CLASSIC = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
 
 
@@ -62,9 +64,9 @@ def _files(paths: Iterable[str | Path], rejected: list[Rejected]) -> Iterator[tu
     for given in paths:
         if is_url(given):
             for url in list_urls(str(given)):
-                if url.endswith(PARTIAL):
-                    rejected.append(Rejected(Path(url), "a partial download"))
-                elif url.endswith(".nc"):
+                if reason := _no_file(url):
+                    rejected.append(Rejected(Path(url), reason))
+                elif _NETCDF.fullmatch(url):
                     try:
                         yield local_copy(url), url
                     except OSError as error:
@@ -73,16 +75,20 @@ def _files(paths: Iterable[str | Path], rejected: list[Rejected]) -> Iterator[tu
         path = Path(given)
         if not path.exists():
             raise DataContractError(str(path), "no such file or folder", "CMIP files", "correct the path")
-        if not path.is_dir():
-            yield path, ""
-            continue
-        for found in _walk(path, rejected):
-            if found.name.endswith(PARTIAL) and ".nc" in found.name:
-                rejected.append(Rejected(found, "a partial download"))
-            elif found.suffix == ".nc":
+        for found in _walk(path, rejected) if path.is_dir() else (path,):
+            if reason := _no_file(found.name):
+                rejected.append(Rejected(found, reason))
+            elif _NETCDF.fullmatch(found.name) or found == path:
                 yield found, ""
-            elif found.suffix == ".zarr":
-                rejected.append(Rejected(found, "a Zarr store: climatesuite cloud fetches such stores as files"))
+
+
+def _no_file(name: str) -> str:
+    """Why something with such a name is no NetCDF file though it has to do with one; "" for all others."""
+    if name.endswith(PARTIAL) and re.search(SUFFIX, name):
+        return "a partial download"
+    if _PACKED.fullmatch(name):
+        return "packed: unpack it first, e.g. with gunzip"
+    return "a Zarr store: climatesuite cloud fetches such stores as files" if name.endswith(".zarr") else ""
 
 
 def _walk(folder: Path, rejected: list[Rejected]) -> Iterator[Path]:
@@ -157,19 +163,34 @@ def _all_groups(file: Any) -> Iterator[Any]:
 def _look(path: Path, ds: xr.Dataset, group: str) -> tuple[Entry, ...] | Rejected:
     attrs = {str(k): str(v) for k, v in ds.attrs.items()}
     facets, notes = said(attrs, path)
-    named = name_match(path.name)
     label = next((p for p in group.split("/") if VARIANT.fullmatch(p)), "")
     if label:
         facets["member"] = label
-    name = facets["variable_id"] or next((str(n) for n in ds.data_vars if n in VARIABLES), "")
-    problem = _stray(attrs, facets["table_id"], "climatology" in ds.get("time", xr.DataArray()).attrs, named)
+    problem = _stray(
+        attrs, facets["table_id"], "climatology" in ds.get("time", xr.DataArray()).attrs, name_match(path.name)
+    )
     if problem:
         return Rejected(path, problem)
-    found = [name] if name in ds.variables else []
-    if not found:
-        return Rejected(
-            path, f"no variable {name} in it" if name else "no variable of the table of known variables in it"
-        )
+    name = facets["variable_id"]
+    if name and name not in ds.variables:
+        return Rejected(path, f"no variable {name} in it")
+    names = dict.fromkeys([*([name] if name else []), *(str(n) for n in ds.data_vars if n in VARIABLES)])
+    if not names:
+        return Rejected(path, "no variable of the table of known variables in it")
+    found: list[Entry] = []
+    for name in names:
+        one = _look_at({**facets, "variable_id": name}, notes, path, ds, group)
+        if isinstance(one, Rejected):
+            return one
+        found += one
+    return tuple(found)
+
+
+def _look_at(
+    facets: dict[str, str], notes: tuple[str, ...], path: Path, ds: xr.Dataset, group: str
+) -> tuple[Entry, ...] | Rejected:
+    """Entries of one variable of a file."""
+    attrs, name, named = {str(k): str(v) for k, v in ds.attrs.items()}, facets["variable_id"], name_match(path.name)
     span, calendar = _span(ds, name, f"{name} in {path.name}")
     problem, members = _members(ds, name, facets["member"])
     absent = [f for f in ("source_id", "experiment_id") if not facets[f]] + ([] if members else ["member"])

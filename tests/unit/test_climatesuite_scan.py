@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from climatesuite.archive.catalog import read_catalog, write_catalog
+from climatesuite.archive.read import open_runs
 from climatesuite.archive.scan import member_key, scan
-from climatesuite.errors import DataContractError
-from worlds.cmip import write_cmip
+from climatesuite.errors import DataContractError, RepairWarning
+from worlds.cmip import credible, write_cmip
+from worlds.cmip_realities import change
 
 
 def reason(path) -> str:
@@ -134,6 +136,46 @@ def test_a_truncated_file_is_set_aside_and_never_read_as_zeros(tmp_path, share, 
     assert len(scan(whole).entries) == 1
     os.truncate(whole, int(whole.stat().st_size * share))
     assert reason(whole).startswith("not readable as NetCDF, perhaps truncated")
+
+
+@pytest.mark.parametrize("suffix", [".nc4", ".NC", ".cdf", ".Nc"])
+def test_netcdf_by_other_endings_is_read_and_its_name_understood(tmp_path, suffix):
+    name = f"tas_Amon_TEST-ESM_ssp245_r1i1p1f1_gn_201501-201612{suffix}"
+    path = write_cmip(tmp_path, attrs={"source_id": None, "variant_label": None}, file_name=name)
+    (entry,) = scan(tmp_path).entries
+    assert (entry.path, entry.source_id, entry.member) == (path, "TEST-ESM", "r1i1p1f1")
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".ZIP"])
+def test_packed_files_are_set_aside_with_the_way_out(tmp_path, suffix):
+    path = write_cmip(tmp_path)
+    packed = path.rename(f"{path}{suffix}")
+    for given in (tmp_path, packed, f"file://{packed}"):
+        assert reason(given) == "packed: unpack it first, e.g. with gunzip"
+
+
+@pytest.mark.parametrize("steps", [slice(None, None, -1), [3, 0, 2, *range(4, 24), 1]])
+def test_months_in_any_order_are_months(tmp_path, steps):
+    path = change(write_cmip(tmp_path), lambda ds: ds.isel(time=steps))
+    (entry,) = scan(tmp_path).entries
+    assert (entry.start, entry.stop) == ("201501", "201612")
+    with pytest.warns(RepairWarning, match="out of order: put in order"):
+        ds = open_runs(path)["TEST-ESM", "ssp245"]
+    np.testing.assert_array_equal(ds.tas[0], credible("tas", 24, 4, 6))
+
+
+@pytest.mark.parametrize("says", ["tas", "pr", None])
+def test_every_known_variable_of_a_file_is_found_whatever_it_is_called(tmp_path, says):
+    rain = credible("pr", 24, 4, 6)
+    both = lambda ds: ds.assign(pr=(ds.tas.dims, rain, {"units": "kg m-2 s-1"}))  # noqa: E731
+    change(write_cmip(tmp_path / "in", file_name="both.nc", attrs={"variable_id": says}), both)
+    found = scan(tmp_path / "in")
+    assert sorted((e.variable_id, e.start, e.stop) for e in found.entries) == [
+        ("pr", "201501", "201612"), ("tas", "201501", "201612"),
+    ]  # fmt: skip
+    ds = open_runs(tmp_path / "in")["TEST-ESM", "ssp245"]
+    np.testing.assert_array_equal(ds.pr[0], rain)
+    np.testing.assert_array_equal(ds.tas[0], credible("tas", 24, 4, 6))
 
 
 def test_a_folder_called_like_a_file_is_passed_over(tmp_path):
