@@ -22,13 +22,14 @@ from climatesuite.building.workers import executor
 from climatesuite.errors import DataContractError
 from climatesuite.store.lock import PARTIAL, clear_about_room, is_no_room, only_writer
 from climatesuite.store.place import BUILDING, NODE, Place, flush_entry
-from climatesuite.store.provenance import changed_files, is_unchanged, read_provenance
+from climatesuite.store.provenance import changed_files, read_provenance, unmatched
 from climatesuite.store.publish import finish
 
 NAMED = 10
 """Failed parts that a message names."""
 
 
+_PART = ("source_id", "experiment_id", "member", "variable_id")  # what a record says it was read for; forcings: a run
 _RARE = ("join_parents", "on_overlap")  # settings that are kept only where they are not the default
 
 
@@ -266,15 +267,19 @@ def _missing(place: Place, request: Request) -> dict[Key, list[str]]:
 
 def _check_input(place: Place, request: Request, there: Mapping[Key, Sequence[str]], known: Mapping[str, Any]) -> None:
     """Refuse other files for what is in the store."""
-    records = {r["name"]: r for r in known["sources"]}
-    paths = {n: p for key, labels in there.items() for label in labels for n, p in request.paths(key, label).items()}
-    paths |= {
-        request.forcings[e].name: request.forcings[e] for (_, e), m in there.items() if m and e in request.forcings
-    }
-    differing = sorted(n for n, p in paths.items() if n not in records or not is_unchanged(records[n], p))
-    asked = {(*key, label) for key, labels in there.items() for label in labels}
-    used = (n for n, r in records.items() if (r.get("source_id"), r.get("experiment_id"), r.get("member")) in asked)
-    differing += sorted(n for n in used if n not in paths)
+    records: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for r in known["sources"]:
+        records.setdefault(tuple(r.get(facet, "") for facet in _PART), []).append(r)
+    differing = []
+    for key, labels in there.items():
+        for label in labels:
+            for variable, entries in request.files[key][label].items():
+                names = unmatched(records.get((*key, label, variable), []), [e.path for e in entries])
+                differing += [f"{n} for {variable} of {' '.join(key)} {label}" for n in names]
+        if labels and key[1] in request.forcings:
+            path = request.forcings[key[1]]
+            older = [r for r in records.get(("", "", "", ""), []) if r["name"] == path.name]  # that name no run
+            differing += unmatched(records.get((*key, "", ""), older), [path])
     if differing:
         raise DataContractError(
             place.url, f"built from other files ({', '.join(differing[:3])}{' ...' if differing[3:] else ''})", "the same input",

@@ -124,7 +124,7 @@ def _state_origin(nodes: Nodes, key: Key, lines: Sequence[Done], known: Mapping[
         stated = fields | set(filter(None, str(about.get("license", "")).split("; ")))
         about["license"] = "; ".join(sorted(stated | {f"forcings: {t}" for t in drivers if t not in stated}))
         for field in about["fields"]:
-            files = sorted(r["sha256"] for r in mine if r["variable_id"] == field)
+            files = sorted({r["sha256"] for r in mine if r.get("variable_id") == field})
             nodes[f"{group}/{field}"]["attributes"] |= {
                 "source_files": len(files), "source_files_sha256": settings_digest({"files": files}),
             }  # fmt: skip
@@ -141,14 +141,14 @@ def _provenance(
     runs = {**known["settings"]["runs"], **{"/".join(k): list(rows[k]) for k in sorted(rows)}}
     settings = {**request.settings, "runs": runs}
     now, builds = software(), list(known.get("builds", []))
-    records = {r["name"]: {**r, "build": len(builds)} for d in lines for r in d["sources"]}
+    records = [{**r, "build": len(builds)} for d in lines for r in d["sources"]]
     objects = {n: about for d in lines for n, about in d["objects"].items()}
     stated = {t for d in lines for t in d["licences"]}
     return {
         "version": known.get("version", now["version"]), "libraries": known.get("libraries", now["libraries"]),
         "created": known.get("created", now["created"]), "builds": [*builds, now], "settings": settings,
         "settings_sha256": settings_digest(settings),
-        "sources": [*(r for r in known["sources"] if r["name"] not in records), *records.values()],
+        "sources": [*known["sources"], *records],
         "licenses": sorted(set(known["licenses"]) | stated),
         "set_aside": [{"name": r.path.name, "reason": r.reason} for r in request.rejected],
         "files": {**known["files"], **objects, **overlay.written},

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from climatesuite.building.units import Done, FieldPart, ForcingPart, write_part
 from climatesuite.store.place import BUILDING, Place
-from climatesuite.store.provenance import is_unchanged
+from climatesuite.store.provenance import unmatched
 
 _UNITS = f"{BUILDING}parts/"
 _BEGUN = f"{BUILDING}begun"
@@ -69,6 +69,4 @@ def _is_there(done: Done, sizes: dict[str, int]) -> bool:
 
 
 def _is_same_input(done: Done, part: FieldPart | ForcingPart) -> bool:
-    paths = {p.name: p for p in part.paths()}
-    records = {r["name"]: r for r in done["sources"]}
-    return set(paths) == set(records) and all(is_unchanged(records[n], p) for n, p in paths.items())
+    return not unmatched(done["sources"], part.paths())

@@ -42,10 +42,6 @@ class Request:
         """Members of a run, in order."""
         return tuple(sorted(self.files[key], key=member_key))
 
-    def paths(self, key: Key, label: str) -> dict[str, Path]:
-        """Files of a member by name."""
-        return {e.path.name: e.path for part in self.files[key][label].values() for e in part}
-
     def parts(
         self, rows: Mapping[Key, Sequence[str]], new: Mapping[Key, Sequence[str]]
     ) -> list[FieldPart | ForcingPart]:

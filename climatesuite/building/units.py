@@ -146,7 +146,7 @@ class ForcingPart(Part):
 
     def write(self, place: Place) -> Done:
         """Write them at all timescales; see `write_part`."""
-        sources = [source_record(self.path)]
+        sources = [source_record(self.path, {"source_id": self.source, "experiment_id": self.scenario})]
         first = self.years[0]
         month = self.read(self.entries, self.entries[0].variable_id, (first, first))
         template = _template(_on_grid(month, self.grid, str(self)), self.years)
@@ -180,9 +180,8 @@ def write_part(part: FieldPart | ForcingPart, url: str) -> Done:
         raise DataContractError(str(part), part.lost, "files that can be used", "download them again, or leave it out")
     place = Place(url)
     done = part.write(place)
-    paths = {p.name: p for p in part.paths()}
-    for record in done["sources"]:
-        if not is_untouched(record, paths[record["name"]]):
+    for record, path in zip(done["sources"], part.paths(), strict=True):
+        if not is_untouched(record, path):
             raise DataContractError(
                 record["name"], "it changed while it was read", "files at rest", "build again when they are complete"
             )

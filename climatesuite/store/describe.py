@@ -70,8 +70,9 @@ def describe(store: str | Path) -> str:
 def _facts(store: str | Path) -> tuple[str, list[dict[str, str]], list[str]]:
     """Where it comes from, one row a run, size and licences."""
     known, root, sizes = read_provenance(store), open_root(store), Place(str(store)).sizes()
-    read = sum(int(r["bytes"]) for r in known["sources"])
-    head = f"built by climatesuite {known['version']} from {len(known['sources'])} files of {read / 1e6:.0f} MB, {known['created']}"
+    files = {r["sha256"]: int(r["bytes"]) for r in known["sources"]}  # one may hold several members or fields
+    read = f"{len(files)} files of {sum(files.values()) / 1e6:.0f} MB"
+    head = f"built by climatesuite {known['version']} from {read}, {known['created']}"
     rows = [_row(store, *run, timescales_of(root, *run)) for run in list_runs(store)]
     size = sum(n for name, n in sizes.items() if not name.startswith(BUILDING))
     foot = [f"size {size / 1e6:.0f} MB; licences: {'; '.join(known['licenses']) or 'not stated'}"]

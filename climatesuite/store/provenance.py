@@ -3,7 +3,7 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -62,11 +62,23 @@ def is_untouched(record: Mapping[str, Any], path: Path) -> bool:
     return stat.st_size == record["bytes"] and stat.st_mtime_ns == record["modified_ns"]
 
 
-def is_unchanged(record: Mapping[str, Any], path: Path) -> bool:
-    """Whether an input is what it was: same size and time stamp, or else the same digest (a copy has a new time stamp)."""
-    if is_untouched(record, path):
-        return True
-    return path.is_file() and path.stat().st_size == record["bytes"] and digest(path) == record["sha256"]
+def unmatched(records: Iterable[Mapping[str, Any]], paths: Iterable[Path]) -> list[str]:
+    """Names of the inputs without a record, and of the records without an input; every record stands for one input.
+
+    An input is known by name, size and time stamp, otherwise by its content: a copy has a new time stamp, perhaps another name.
+    """
+    left, unknown, out = list(records), list[Path](), list[str]()
+    for path in paths:
+        known = next((r for r in left if r["name"] == path.name and is_untouched(r, path)), None)
+        unknown += [path] if known is None else []
+        left = [r for r in left if r is not known]
+    for path in unknown:
+        alike = [r for r in left if path.is_file() and r["bytes"] == path.stat().st_size]
+        found = digest(path) if alike else ""
+        known = next((r for r in alike if r["sha256"] == found), None)
+        out += [path.name] if known is None else []
+        left = [r for r in left if r is not known]
+    return list(dict.fromkeys([*out, *(str(r["name"]) for r in left)]))
 
 
 def software() -> dict[str, Any]:

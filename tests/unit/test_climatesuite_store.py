@@ -17,11 +17,11 @@ from climatesuite.store.layout import SHARD_BYTES, chunks_of, shards_of
 from climatesuite.store.open import list_runs, only, open_run, open_statistics
 from climatesuite.store.provenance import (
     changed_files,
-    is_unchanged,
     provenance_name,
     read_provenance,
     settings_digest,
     source_record,
+    unmatched,
 )
 from worlds.canonical import (
     MEMBERS,
@@ -204,14 +204,14 @@ def test_an_input_is_the_same_if_time_stamp_or_content_is(tmp_path, monkeypatch)
     assert record["bytes"] == 3 and record["tracking_id"] == "hdl:1" and "license" not in record
     with monkeypatch.context() as patched:
         patched.setattr(provenance, "digest", lambda p: pytest.fail("a stamp that agrees needs no reading"))
-        assert is_unchanged(record, path)
+        assert unmatched([record], [path]) == []
     os.utime(path, ns=(1, 1))
-    assert is_unchanged(record, path)
+    assert unmatched([record], [path.rename(tmp_path / "y.nc")]) == []
     path.write_bytes(b"abd")
     os.utime(path, ns=(1, 1))
-    assert not is_unchanged(record, path)
+    assert unmatched([record], [path]) == ["x.nc"]
     path.unlink()
-    assert not is_unchanged(record, path)
+    assert unmatched([record], [path]) == ["x.nc"]
 
 
 def test_provenance_is_json_for_people(store):
