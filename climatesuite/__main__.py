@@ -11,14 +11,20 @@ from climatesuite.conventions import TIMESCALES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 is success, 1 a data or file error or a store with problems, 2 wrong usage."""
+    """Run a command; 0 is success, 1 a data or file error or a store with problems, 2 wrong usage, 130 an interruption."""
     args = parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = args.command
     try:
         return command(args)
-    except (ValueError, FileNotFoundError) as error:  # DataContractError is a ValueError
+    except ValueError as error:  # DataContractError is one
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"error: {f'{error.filename}: {error.strerror}' if error.filename else error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def parser() -> argparse.ArgumentParser:

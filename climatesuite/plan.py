@@ -14,8 +14,6 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import yaml
-
 from climatesuite.archive.axes import CELLS, grid_kind
 from climatesuite.archive.download import catalog_file
 from climatesuite.archive.layouts import read_layout
@@ -23,12 +21,9 @@ from climatesuite.archive.opening import open_raw
 from climatesuite.archive.scan import Entry, member_key, scan
 from climatesuite.errors import DataContractError
 from climatesuite.forcing.forcings import forcing_file
+from climatesuite.recipe import check_part_of_index, content_of
 
 BYTES_A_VALUE = 4
-KNOWN = {"name", "about", "variables", "grid", "forcings", "forcing_files", "target", "parts", "differences", "out"}
-KNOWN_PART = {
-    "name", "archive", "index", "table_id", "sources", "experiments", "members", "variables", "layout", "rules", "years",
-}  # fmt: skip
 ENVIRONMENT = {"CLIMATE_DATA": "../shared/data"}
 _MEMBER = ("member_id", "member")
 
@@ -116,8 +111,8 @@ def plan(recipe: str | Path, archive: str | Path | None = None, index: str | Pat
     Raises:
         DataContractError: If the recipe, an archive or an index cannot be read.
     """
-    path = catalog_file(str(recipe))
-    content = _content(path)
+    path = catalog_file(str(recipe), key="parts")
+    content = content_of(path)
     parts = []
     for about in content["parts"]:
         about = {"variables": content.get("variables", ["tas", "pr"]), **about}
@@ -131,6 +126,7 @@ def plan(recipe: str | Path, archive: str | Path | None = None, index: str | Pat
                 )
             )
         elif (index is not None and is_cmip) or "index" in about:
+            check_part_of_index(about, f"{path.name}, part {about['name']}")
             parts.append(_from_index(about, Path(index if index and is_cmip else _expanded(about["index"], path))))
         else:
             raise DataContractError(
@@ -138,42 +134,6 @@ def plan(recipe: str | Path, archive: str | Path | None = None, index: str | Pat
             )
     missing = _absent_forcings(content, parts, path)
     return Plan(content, tuple(parts), tuple(missing))
-
-
-def _content(path: Path) -> dict[str, Any]:
-    content = yaml.safe_load(path.read_text())
-    if not isinstance(content, dict):
-        raise DataContractError(str(path), "no recipe", "a mapping with parts", "see catalogs/climatesuite.yaml")
-    if isinstance(content.get("data"), dict):
-        content = _of_experiment(content)
-    elif "parts" not in content:
-        content = {**{k: v for k, v in content.items() if k in KNOWN}, "parts": [
-            {"name": content.get("name", path.stem), **{k: v for k, v in content.items() if k not in KNOWN or k == "variables"}}
-        ]}  # fmt: skip
-    unknown = sorted(set(content) - KNOWN) + sorted({k for p in content["parts"] for k in p} - KNOWN_PART)
-    if unknown:
-        raise DataContractError(
-            str(path), f"{', '.join(unknown)} unknown", f"{', '.join(sorted(KNOWN | KNOWN_PART))}", "correct the recipe"
-        )
-    return content
-
-
-def _of_experiment(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe that the data of an experiment amount to."""
-    data = content["data"]
-    if data.get("archive") in (None, "synthetic"):
-        raise DataContractError(
-            f"experiment {content.get('name')}", f"archive {data.get('archive')}", "a folder of CMIP files",
-            "nothing is to be planned for a synthetic one",
-        )  # fmt: skip
-    years = data.get("years", [2015, 2099])
-    own = {data["source_id"]: {**data.get("train", {}), **data.get("test", {})}, **data.get("also", {})}
-    parts = [
-        {"name": source, "archive": data["archive"], "sources": [source], "members": members, "years": years}
-        for source, members in own.items()
-    ]  # fmt: skip
-    out = {k: data[k] for k in ("variables", "forcings", "grid", "forcing_files") if data.get(k)}
-    return {"name": content.get("name"), "parts": parts, "forcings": ["CO2", "CH4", "SO2", "BC"], **out}
 
 
 def _expanded(text: str, recipe: Path) -> Path:
@@ -230,9 +190,7 @@ def _from_archive(about: Mapping[str, Any], folder: Path, on_grid: bool) -> Part
     missing += [] if on_grid else _of_cells(groups)
     aside = tuple(f"{r.path.name}: {r.reason}" for r in found.rejected)
     shape = _shape(next(iter(next(iter(groups.values())).values()))[0]) if groups else None
-    return Part(
-        str(about.get("name", folder.name)), str(folder), tuple(runs), tuple(missing), aside, _notes(about), shape
-    )
+    return Part(str(about["name"]), str(folder), tuple(runs), tuple(missing), aside, _notes(about), shape)
 
 
 def _run_of(
@@ -293,10 +251,8 @@ def _of_cells(groups: Mapping[tuple[str, str, str], Mapping[str, Sequence[Entry]
 
 
 def _shape(entry: Entry) -> tuple[int, int] | None:
-    import netCDF4
-
-    with netCDF4.Dataset(entry.path) as file:
-        shape = file[entry.stored or entry.variable_id].shape
+    with open_raw(entry.path, entry.group) as ds:
+        shape = ds[entry.stored or entry.variable_id].shape
     return (int(shape[-2]), int(shape[-1])) if len(shape) >= 3 else None
 
 

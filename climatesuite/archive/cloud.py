@@ -14,8 +14,8 @@ from urllib.parse import urlencode
 import fsspec
 import numpy as np
 import xarray as xr
-import yaml
 
+from climatesuite.archive.download import read_yaml
 from climatesuite.archive.entry import member_key
 from climatesuite.archive.months import month_text, months_of
 from climatesuite.archive.prefer import GRIDS
@@ -31,7 +31,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     Raises:
         DataContractError: If it has neither index nor search, or facets that CMIP6 does not know.
     """
-    content = yaml.safe_load(Path(path).read_text())
+    content = read_yaml(path)
     facets = content.get("facets", {}) if isinstance(content, dict) else {}
     if not facets or not ({"index", "search"} & set(content)):
         raise DataContractError(

@@ -72,12 +72,13 @@ class Product:
         )
 
 
-def catalog_file(name: str, kind: str = "") -> Path:
+def catalog_file(name: str, kind: str = "", key: str = "") -> Path:
     """A catalog or recipe by name, from the checkout or the installation, or by path.
 
     Args:
         name: Its name, or a path.
         kind: Folder among the catalogs, e.g. ``layouts``.
+        key: What a catalog of the kind that is meant has, e.g. ``parts``: only such ones are offered instead.
 
     Raises:
         DataContractError: If there is none.
@@ -87,7 +88,8 @@ def catalog_file(name: str, kind: str = "") -> Path:
     for path in (Path(name), *(folder / f"{name}.yaml" for folder in folders)):
         if path.is_file():
             return path
-    known = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
+    offered = [p for folder in folders for p in folder.glob("*.yaml") if not key or key in read_yaml(p)]
+    known = sorted({p.stem for p in offered})
     raise DataContractError(
         f"{kind.removesuffix('s') or 'catalog'} {name}",
         "no such file or name",
@@ -96,14 +98,27 @@ def catalog_file(name: str, kind: str = "") -> Path:
     )
 
 
+def read_yaml(path: str | Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        DataContractError: If it is not written in YAML, with the line.
+    """
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        said = " ".join(str(error).split())
+        raise DataContractError(str(path), f"not readable as YAML ({said})", "YAML", "correct that line") from error
+
+
 def read_product(name: str) -> Product:
     """A data set that can be fetched.
 
     Raises:
         DataContractError: If there is no such catalog, or it does not say what to download.
     """
-    path = catalog_file(name)
-    content = yaml.safe_load(path.read_text())
+    path = catalog_file(name, key="files")
+    content = read_yaml(path)
     wanted = ("title", "license", "citation", "size", "files")
     absent = [k for k in wanted if not isinstance(content, dict) or not content.get(k)]
     if absent:

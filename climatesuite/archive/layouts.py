@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
-import yaml
 
-from climatesuite.archive.download import catalog_file
+from climatesuite.archive.download import catalog_file, read_yaml
 from climatesuite.archive.entry import Entry, Rejected
 from climatesuite.conventions import VARIABLES
 from climatesuite.errors import DataContractError
@@ -99,7 +98,7 @@ def read_layout(name: str | Path) -> Layout:
         DataContractError: If there is none, or it does not say what a layout has to.
     """
     path = catalog_file(str(name), "layouts")
-    content = yaml.safe_load(path.read_text())
+    content = read_yaml(path)
     keys = set(content) if isinstance(content, dict) else set()
     if not _KEYS - {"about", "attribute"} <= keys <= _KEYS:
         raise DataContractError(
