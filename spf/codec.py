@@ -251,6 +251,11 @@ class FieldCodec:
             )
         return found
 
+    def level(self, predictor: xr.DataArray) -> Tensor:
+        """How far the climate has moved, year by year (year,): warming in K by the energy balance, or 1,000 units of CO2."""
+        moved = predictor.mean("response") if "response" in predictor.dims else predictor / 1000
+        return torch.from_numpy(moved.values).float()
+
     def to_dict(self) -> dict[str, Any]:
         """Tensors, numbers, strings, lists, dicts and None only."""
         return {

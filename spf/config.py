@@ -38,6 +38,7 @@ class DataConfig:
         response: Forced response that members depart from: ``energy-balance``, ``co2``, or ``auto`` (the energy balance where the
             source has a calibration, the training scenarios are in AR6's forcing table and tas is emulated).
         patterns: NetCDF of other models' mean warming patterns, added to the energy balance's response; empty for none.
+        growth: Whether the variance of cells changes with warming, as measured on the training runs.
         forcing_pooling: Forcings are seen as means of square blocks of so many cells along an edge, whatever the stages.
         also: Other Earth system models that are learned from beside ``source_id``: members of each scenario, by source_id. They
             may have the test scenario: it is held out of ``source_id`` only.
@@ -55,6 +56,7 @@ class DataConfig:
     grid: tuple[int, ...] = ()
     response: str = "auto"
     patterns: str = ""
+    growth: bool = True
     forcing_pooling: int = 4
     also: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 

@@ -38,6 +38,7 @@ class TrainingRun:
         years: Yearly departures (var, year, lat, lon).
         forcing: Encoded forcings; its first year is the run's.
         month_days: Length of each month in days (month,).
+        levels: How far the climate has moved, each year (year,), see `FieldCodec.level`.
         source: Index of the Earth system model, 0 where it is the only one.
     """
 
@@ -47,6 +48,7 @@ class TrainingRun:
     years: Tensor
     forcing: ForcingSeries
     month_days: Tensor
+    levels: Tensor
     source: int = 0
 
     @property
@@ -68,6 +70,11 @@ class TrainingRun:
         """Length in days of each of ``steps`` steps from the month at place ``start``."""
         length, begin = MONTHS_IN[timescale], start - january(self.first_year)
         return self.month_days[begin : begin + steps * length].unflatten(0, (steps, length)).sum(1)
+
+    def step_levels(self, timescale: str, start: int, steps: int) -> Tensor:
+        """Level of each of ``steps`` steps from the month at place ``start``."""
+        length, begin = MONTHS_IN[timescale], start - january(self.first_year)
+        return self.levels.repeat_interleave(12)[begin : begin + steps * length].unflatten(0, (steps, length)).mean(1)
 
 
 class Window(NamedTuple):
@@ -116,7 +123,7 @@ def open_training_runs(
     runs = []
     for scenario, ds in scenarios.items():
         forcing, predictor = codec.encode_forcings(ds), codec.predictor(ds)
-        month_days = torch.from_numpy(ds.days.values.astype(np.float32))
+        month_days, levels = torch.from_numpy(ds.days.values.astype(np.float32)), codec.level(predictor)
         weights = month_days.unflatten(0, (-1, 12))
         weights = (weights / weights.sum(1, keepdim=True))[None, :, :, None, None]
         for member in ds.member.values:
@@ -124,7 +131,7 @@ def open_training_runs(
             held = months(forcing.first_year, len(forcing.years))
             years = (held.unflatten(1, (-1, 12)) * weights).sum(2)
             access = Held(held, forcing.first_year) if small else months
-            runs.append(TrainingRun(scenario, str(member), access, years, forcing, month_days, source))
+            runs.append(TrainingRun(scenario, str(member), access, years, forcing, month_days, levels, source))
     return tuple(runs)
 
 
@@ -193,13 +200,15 @@ class Windows:
         full = run.fields(stage.timescale, first, blocks * ratio)
         own = slice((start - first) // stage.months, (start - first) // stage.months + steps)
         pooled = pool_space(full[:, own], stage.pooling, self.row_weights)
-        fields = self.marginals[stage.key].normal(pooled, start // stage.months)
+        level = run.step_levels(stage.timescale, start, steps)
+        fields = self.marginals[stage.key].normal(pooled, start // stage.months, level)
         if stage.index == 0:
             return fields, torch.zeros_like(fields)
         days = run.step_days(stage.timescale, first, blocks * ratio)
         before = pool_space(pool_time(full, ratio, days), self.spec.pooling[stage.index - 1], self.row_weights)
         key = f"{stage.index - 1}-{stage.parent_timescale}"
-        parent = self.marginals[key].normal(before, first // MONTHS_IN[stage.parent_timescale])
+        level = run.step_levels(stage.parent_timescale, first, blocks)
+        parent = self.marginals[key].normal(before, first // MONTHS_IN[stage.parent_timescale], level)
         return fields, upsample(parent, stage.factors)[:, own]
 
 

@@ -63,7 +63,7 @@ def learn(
     torch.manual_seed(how.seed)
     rows = codec.grid.row_weights()
     given, (runs, aside) = runs, held_out.set_aside(runs, how.held_out)
-    windows = measure_windows(runs, spec, rows, progress)
+    windows = measure_windows(runs, spec, rows, progress, config.data.growth)
     sources = learned_sources({config.data.source_id: codec, **(others or {})}, windows, given)
     couplings = measure_couplings(runs, windows, progress)
     backbone = backbone_type(

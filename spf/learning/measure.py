@@ -1,6 +1,7 @@
 """What is measured on the training runs before learning: the marginals of cells and the couplings between stages."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,27 +23,37 @@ SERIES_YEARS = 40
 """Longest stretch of a run that is held at once when months are measured; longer runs are measured in several."""
 TAPER = {"decade": 1.5, "lustrum": 3.0, "year": 16.0, "quarter": 24.0, "month": 24.0}
 """Steps over which measured autocovariances fade: a record holds few independent decades."""
+MOST_GROWTH = 0.3
+"""Of the logarithm of a standard deviation by kelvin of warming."""
 
 
 def measure_marginals(
-    runs: Sequence[TrainingRun], spec: PyramidSpec, row_weights: Tensor, progress: bool = False
+    runs: Sequence[TrainingRun], spec: PyramidSpec, row_weights: Tensor, progress: bool = False, growth: bool = True
 ) -> dict[str, Marginal]:
     """Scale and shape of every stage's departures by stage key, per variable, cell and season.
 
     There are few decades. They count as Gaussian, and away from the coarsest grid a decade's deviation is the year's times a ratio
-    measured over the coarsest cells.
+    measured over the coarsest cells; it grows with warming as the year's does.
+
+    Args:
+        runs: Of one source.
+        spec: The pyramid.
+        row_weights: Area weight of each full-grid row (lat,).
+        progress: Whether to show it.
+        growth: Whether deviations may change with the level; otherwise they are those of all years.
 
     Returns:
         12 seasons for months, 4 for quarters, otherwise 1.
     """
-    marginals = {}
+    marginals, levels = {}, [run.levels if growth else torch.zeros_like(run.levels) for run in runs]
     for key, stage in tqdm(spec.stages().items(), desc="measuring variances", disable=not progress):
         if stage.months < 12:
-            marginals[key] = _marginal(_seasons(runs, stage, row_weights))
+            marginals[key] = marginal_of([_seasons(run, stage, row_weights) for run in runs], levels)
             continue
         years = [pool_space(run.years, stage.pooling, row_weights) for run in runs]
+        marginal = marginal_of([[x[:, :, None]] for x in years], levels)
         if stage.months == 12:
-            marginals[key] = _marginal(x[:, :, None] for x in years)
+            marginals[key] = marginal
             continue
         yearly = _deviation(torch.cat(years, 1))
         means = torch.cat([_running_means(y, stage.months // 12) for y in years], 1)
@@ -51,25 +62,97 @@ def measure_marginals(
         ratio = (
             pool_space(_deviation(means).square(), coarse, rows) / pool_space(yearly.square(), coarse, rows)
         ).sqrt()
-        marginals[key] = Marginal(yearly * upsample(ratio, (1, coarse, coarse)))
+        gain = yearly * upsample(ratio, (1, coarse, coarse))
+        marginals[key] = Marginal(gain, None, marginal.growth, marginal.levels)
     return marginals
 
 
-def _marginal(samples: Iterable[Tensor]) -> Marginal:
-    """Of departures (var, year, season, lat, lon), piece by piece."""
-    count, second, third = 0, torch.zeros(()), torch.zeros(())
-    for x in samples:
-        count, second, third = count + x.shape[1], second + x.square().sum(1), third + (x**3).sum(1)
-    gain = (second / count).sqrt().clamp_min(SMALLEST)
-    return Marginal(gain, bend_of(third / count / gain**3))
+@dataclass
+class Sums:
+    """Of departures x (var, season, lat, lon) and their levels t over years."""
+
+    n: int = 0
+    t: float = 0.0
+    tt: float = 0.0
+    xx: Tensor = field(default_factory=lambda: torch.zeros(()))
+    txx: Tensor = field(default_factory=lambda: torch.zeros(()))
+    xxx: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def add(self, x: Tensor, level: Tensor) -> None:
+        """Years of departures (var, year, season, lat, lon) at their levels (year,)."""
+        t, square = level.reshape(-1, 1, 1, 1), x.square()
+        self.n, self.t, self.tt = (
+            self.n + len(level),
+            self.t + float(level.sum()),
+            self.tt + float(level.square().sum()),
+        )
+        self.xx, self.txx = self.xx + square.sum(1), self.txx + (t * square).sum(1)
+        self.xxx = self.xxx + (square * x).sum(1)
+
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    def growth(self) -> Tensor:
+        """Half the slope of variance on level, over the variance: smoothed over neighbouring cells and seasons."""
+        spread = self.tt - self.t**2 / max(1, self.n)
+        if spread < 1e-6 * max(1.0, self.tt):
+            return torch.zeros_like(self.xx)
+        slope = (self.txx - self.t / self.n * self.xx) / spread
+        return smoothed(slope / (2 * self.xx / self.n).clamp_min(SMALLEST**2))
 
 
-def _seasons(runs: Sequence[TrainingRun], stage: Stage, row_weights: Tensor) -> Iterator[Tensor]:
-    """Departures (var, 1, season, lat, lon) of every year of every run at a stage."""
-    for run in runs:
-        for year in range(run.first_year, run.first_year + run.years.shape[1]):
-            fields = run.fields(stage.timescale, january(year), 12 // stage.months)
-            yield pool_space(fields, stage.pooling, row_weights)[:, None]
+def marginal_of(samples: Sequence[Iterable[Tensor]], levels: Sequence[Tensor]) -> Marginal:
+    """The marginal of departures of runs (var, year, season, lat, lon), piece by piece, and the runs' levels (year,).
+
+    What two halves of the runs agree on decides how much of the growth is believed.
+    """
+    halves = Sums(), Sums()
+    for i, (pieces, level) in enumerate(zip(samples, levels, strict=True)):
+        done = 0
+        for x in pieces:
+            halves[i % 2].add(x, level[done : done + x.shape[1]])
+            done += x.shape[1]
+    total = halves[0] + halves[1] if halves[1].n else halves[0]
+    if not any(bool(level.any()) for level in levels):
+        gain = (total.xx / total.n).sqrt().clamp_min(SMALLEST)
+        return Marginal(gain, bend_of(total.xxx / total.n / gain**3))
+    growth = (total.growth() * agreement(*(h.growth() for h in halves))).clamp(-MOST_GROWTH, MOST_GROWTH)
+    whole = torch.cat(list(levels))
+    centre = total.t / total.n
+    # so that the gain at the centre gives the measured moments over all levels
+    second, third = (
+        torch.as_tensor(sum(torch.exp(power * growth * float(t - centre)) for t in whole)) / len(whole)
+        for power in (2, 3)
+    )
+    gain = (total.xx / total.n / second).sqrt().clamp_min(SMALLEST)
+    about = torch.tensor([centre, float(whole.min()), float(whole.max())])
+    return Marginal(gain, bend_of(total.xxx / total.n / gain**3 / third), growth, about)
+
+
+def agreement(one: Tensor, other: Tensor) -> Tensor:
+    """Reliability of the mean of two measurements (var, ...) of the same numbers (var, 1, 1, 1); 0 without a second."""
+    if one.shape != other.shape:
+        return torch.zeros(one.shape[0], 1, 1, 1)
+    both = (one * other).flatten(1).mean(1) / (0.5 * (one.square() + other.square())).flatten(1).mean(1).clamp_min(
+        1e-12
+    )
+    return (2 * both / (1 + both).clamp_min(1e-6)).clamp(0, 1).reshape(-1, 1, 1, 1)
+
+
+def smoothed(x: Tensor) -> Tensor:
+    """Means over a season and its neighbours, and over three by three cells, periodic in season and longitude."""
+    if x.shape[1] > 2:
+        x = (x.roll(1, 1) + x + x.roll(-1, 1)) / 3
+    x = (x.roll(1, -1) + x + x.roll(-1, -1)) / 3
+    x = torch.cat([x[..., :1, :], x, x[..., -1:, :]], -2)
+    return (x[..., :-2, :] + x[..., 1:-1, :] + x[..., 2:, :]) / 3
+
+
+def _seasons(run: TrainingRun, stage: Stage, row_weights: Tensor) -> Iterator[Tensor]:
+    """Departures (var, 1, season, lat, lon) of every year of a run at a stage."""
+    for year in range(run.first_year, run.first_year + run.years.shape[1]):
+        fields = run.fields(stage.timescale, january(year), 12 // stage.months)
+        yield pool_space(fields, stage.pooling, row_weights)[:, None]
 
 
 def _running_means(years: Tensor, length: int) -> Tensor:

@@ -43,15 +43,14 @@ class WindowsOfSources(Windows):
 
 
 def measure_windows(
-    runs: Sequence[TrainingRun], spec: PyramidSpec, row_weights: Tensor, progress: bool = False
+    runs: Sequence[TrainingRun], spec: PyramidSpec, row_weights: Tensor, progress: bool = False, growth: bool = True
 ) -> Windows:
     """Windows with marginals measured on the runs, source by source: departures of each are about standard normal in every cell."""
     numbers = sorted({run.source for run in runs})
+    by_source = {n: [r for r in runs if r.source == n] for n in numbers}
     of = {
-        n: Windows(
-            spec, row_weights, measure_marginals([r for r in runs if r.source == n], spec, row_weights, progress)
-        )
-        for n in numbers
+        n: Windows(spec, row_weights, measure_marginals(own, spec, row_weights, progress, growth))
+        for n, own in by_source.items()
     }
     first = of[numbers[0]]
     return first if numbers == [UNKNOWN] else WindowsOfSources(spec, row_weights, first.marginals, of)

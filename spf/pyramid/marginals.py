@@ -25,23 +25,35 @@ class Marginal:
 
         departure = gain sign(bend) (exp(|bend| y - bend^2 / 2) - 1) / sqrt(w - 1), y = sign(bend) z, z standard normal.
 
+    The gain changes with the climate: by exp(growth (level - centre)), the level being warming (`FieldCodec.level`).
+
     Attributes:
         gain: Standard deviation of departures (var, season, lat, lon).
         bend: Standard deviation of the logarithm with the sign of the skewness, of the same shape; 0 is Gaussian. None: all are.
+        growth: Change of the logarithm of the gain by unit of level, of the same shape; None: it does not change.
+        levels: Centre of the levels, the lowest and the highest one in training, beyond which the gain stays (3,).
     """
 
     gain: Tensor
     bend: Tensor | None = None
+    growth: Tensor | None = None
+    levels: Tensor | None = None
 
     @property
     def seasons(self) -> int:
         """Steps of a year that differ."""
         return self.gain.shape[1]
 
-    def normal(self, departures: Tensor, first: int) -> Tensor:
-        """Departures (..., var, step, lat, lon) to z; step number ``first`` since January of year 0 is the first."""
+    def normal(self, departures: Tensor, first: int, level: Tensor | None = None) -> Tensor:
+        """Departures (..., var, step, lat, lon) to z; step number ``first`` since January of year 0 is the first.
+
+        Args:
+            departures: In scale units.
+            first: Number of the first step.
+            level: Of each step (step,); the centre if None.
+        """
         season = self._season(departures.shape[-3], first)
-        x = departures / self.gain[:, season].to(departures)
+        x = departures / self._gain(season, level).to(departures)
         if self.bend is None:
             return x
         sign, bend = _parted(self.bend[:, season].to(x))
@@ -49,7 +61,7 @@ class Marginal:
         bent = torch.log((1 + sign * x * torch.expm1(bend.square()).sqrt()).clamp_min(end))
         return torch.where(sign == 0, x, sign * (bent / bend + bend / 2))
 
-    def departure(self, z: Tensor, first: int) -> Tensor:
+    def departure(self, z: Tensor, first: int, level: Tensor | None = None) -> Tensor:
         """Inverse of `normal`."""
         season = self._season(z.shape[-3], first)
         x = z
@@ -57,16 +69,23 @@ class Marginal:
             sign, bend = _parted(self.bend[:, season].to(z))
             bent = sign * torch.expm1(bend * sign * z - bend.square() / 2) / torch.expm1(bend.square()).sqrt()
             x = torch.where(sign == 0, z, bent)
-        return x * self.gain[:, season].to(z)
+        return x * self._gain(season, level).to(z)
+
+    def _gain(self, season: Tensor | slice, level: Tensor | None) -> Tensor:
+        gain = self.gain[:, season]
+        if self.growth is None or self.levels is None or level is None:
+            return gain
+        moved = level.clamp(*self.levels[1:].tolist()) - self.levels[0]
+        return gain * torch.exp(self.growth[:, season] * moved.to(gain)[:, None, None])
 
     def to_dict(self) -> dict[str, Tensor]:
         """Tensors only."""
-        return {"gain": self.gain} if self.bend is None else {"gain": self.gain, "bend": self.bend}
+        return {name: value for name, value in vars(self).items() if value is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Marginal":
         """Inverse of `to_dict`."""
-        return cls(data["gain"], data.get("bend"))
+        return cls(data["gain"], data.get("bend"), data.get("growth"), data.get("levels"))
 
     def _season(self, steps: int, first: int) -> Tensor | slice:
         """Which season each step has; where there is one, it is broadcast and not copied."""
@@ -88,7 +107,7 @@ def bend_of(skewness: Tensor) -> Tensor:
 
 
 def averaged(marginals: Sequence[Marginal]) -> Marginal:
-    """Root mean square of the gains and mean of the bends."""
+    """Root mean square of the gains and mean of bends; without growth, as levels of models differ."""
     gain = torch.stack([m.gain.square() for m in marginals]).mean(0).sqrt()
     bends = [m.bend for m in marginals if m.bend is not None]
     return Marginal(gain, torch.stack(bends).sum(0) / len(marginals) if bends else None)

@@ -79,7 +79,13 @@ def train_autoregressive(
     config: RunConfig, codec: FieldCodec, runs: Sequence[TrainingRun], provenance: Mapping[str, Any], folder: Path,
     progress: bool = True, others: Mapping[str, FieldCodec] | None = None,
 ) -> Path:  # fmt: skip
-    """Train it as `spf.learning.learn.learn` trains the pyramid; the same arguments, budget and files."""
+    """Train it as `spf.learning.learn.learn` trains the pyramid; the same arguments, budget and files.
+
+    Raises:
+        ValueError: If variances are to change with warming, which its history of clean steps does not follow.
+    """
+    if config.data.growth:
+        raise ValueError("data.growth: the autoregressive pyramid draws without it; set it to false")
     return learn(config, codec, runs, provenance, folder, progress, StepBackbone, StepStream, others)
 
 

@@ -30,7 +30,7 @@ from spf.pyramid.spec import Stage
 from spf.pyramid.windows import ForcingSeries
 from spf.sampling import about, request
 from spf.sampling.conditions import Conditions, calls_of
-from spf.sampling.plan import Plan, plan_windows
+from spf.sampling.plan import Plan, levels_of, plan_windows
 from spf.sampling.restore import make_backbone
 from spf.sampling.sampler import cascade, groups_of, windows_in
 from spf.sources import UNKNOWN, Source, averaged_codec, averaged_marginals, provenance_of, sharing
@@ -227,6 +227,7 @@ class Emulator:
         predictor = self.codec.predictor(forcings)
         frame = self.template(forcings, timescale, years)
         marginal = self.marginals[self.backbone.spec.path(timescale)[-1].key]
+        level = levels_of(self.codec.level(predictor), series.first_year, timescale, plan.labels)
         for chosen in _grouped(members, self.members_together(timescale, plan, how)):
             with (
                 torch.inference_mode(),
@@ -236,7 +237,7 @@ class Emulator:
             for member, x in zip(chosen, drawn, strict=True):
                 kept = x.unflatten(1, (-1, marginal.seasons))[:, plan.keep].flatten(1, 2)
                 forced = self.codec.forced(predictor, timescale, plan.labels, member)
-                yield member, self._fields(marginal.departure(kept, 0), forced, frame)
+                yield member, self._fields(marginal.departure(kept, 0, level), forced, frame)
 
     def groups(
         self, forcings: xr.Dataset, timescale: str, members: Sequence[int], years: tuple[int, int] | None = None,

@@ -4,6 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from spf.pyramid.spec import MONTHS_IN, PyramidSpec, Stage
 from spf.pyramid.windows import YEARS_PER_DECADE, Segment, january
 
@@ -95,3 +98,17 @@ def _segment_range(
     low = outer[0] + grid * math.floor((need[0] - margin - outer[0]) / grid)
     high = outer[0] + grid * math.ceil((need[1] + margin - outer[0]) / grid)
     return max(outer[0], low), min(outer[1], high)
+
+
+def levels_of(yearly: Tensor, first: int, timescale: str, labels: Sequence[int]) -> Tensor:
+    """Level of each step (step,) from the years' (year,); a decade that reaches beyond the record has its years' inside.
+
+    Args:
+        yearly: Of all years on record.
+        first: Label of the first one.
+        timescale: Of the steps.
+        labels: Years of the steps, or first years.
+    """
+    length = max(1, MONTHS_IN[timescale] // 12)
+    each = torch.stack([yearly[label - first : label - first + length].mean() for label in labels])
+    return each.repeat_interleave(max(1, 12 // MONTHS_IN[timescale]))

@@ -119,7 +119,8 @@ def test_a_window_and_its_parent_are_the_same_data_seen_at_two_stages(world):
     _, _, _, runs, windows = world
     stage = windows.spec.path("month")[2]
     built = windows.build(runs[0], stage, january(2031) - 2, 16, january(2031))
-    years = windows.marginals["1-year"].normal(pool_space(runs[0].years[:, 15:18], 2, windows.row_weights), 0)
+    levels = runs[0].levels[15:18]
+    years = windows.marginals["1-year"].normal(pool_space(runs[0].years[:, 15:18], 2, windows.row_weights), 0, levels)
     expected = upsample(years, (12, 2, 2))[:, 10:26]
     torch.testing.assert_close(built.parent, expected, atol=2e-4, rtol=1e-3)
     assert built.calendar.tolist() == [11, 12, *range(1, 13), 1, 2]

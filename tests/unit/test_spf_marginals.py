@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spf.learning.measure import Sums, agreement, marginal_of
 from spf.pyramid.marginals import MOST_BEND, Marginal, averaged, bend_of
 
 
@@ -104,3 +105,51 @@ def test_plain_tensors_keep_all():
         again = Marginal.from_dict(marginal.to_dict())
         assert torch.equal(again.gain, marginal.gain)
         assert (again.bend is None) == (marginal.bend is None)
+
+
+LEVELS = torch.linspace(0.0, 4.0, 400)
+RUNS = 6
+
+
+def runs_that_grow(rate, seed=0):
+    """Departures (var, year, season, lat, lon) of six runs with warming, their deviation 2 exp(rate (t - 2))."""
+    g = torch.Generator().manual_seed(seed)
+    deviation = 2 * torch.exp(rate * (LEVELS - 2)).reshape(1, -1, 1, 1, 1)
+    return [[deviation * torch.randn(1, 400, 1, 4, 6, generator=g)] for _ in range(RUNS)]
+
+
+@pytest.mark.parametrize("rate", [-0.2, 0.1])
+def test_a_deviation_that_changes_with_warming_is_measured(rate):
+    found = marginal_of(runs_that_grow(rate), [LEVELS] * RUNS)
+    assert float(found.growth.mean()) == pytest.approx(rate, rel=0.15)
+    assert float(found.gain.mean()) == pytest.approx(2.0, rel=0.04)
+    for years in (slice(0, 40), slice(180, 220), slice(360, 400)):
+        z = torch.stack([found.normal(x[0][:, years, 0], 0, LEVELS[years]) for x in runs_that_grow(rate, seed=1)])
+        assert float(z.square().mean()) == pytest.approx(1.0, abs=0.08)
+
+
+def test_what_two_halves_of_the_runs_do_not_agree_on_is_not_believed():
+    found = marginal_of(runs_that_grow(0.0), [LEVELS] * RUNS)
+    assert float(found.growth.abs().max()) < 0.02
+    one = torch.randn(1, 1, 40, 60, generator=torch.Generator().manual_seed(2))
+    assert float(agreement(one, one)) == pytest.approx(1.0)
+    assert float(agreement(one, -one)) == 0
+    assert float(agreement(one, torch.zeros(()))) == 0
+
+
+def test_growth_goes_there_and_back_and_ends_where_training_did():
+    growth, levels = torch.full((1, 1, 1, 1), 0.2), torch.tensor([1.0, 0.0, 3.0])
+    marginal = Marginal(torch.full((1, 1, 1, 1), 2.0), torch.full((1, 1, 1, 1), 0.3), growth, levels)
+    z, level = torch.ones(1, 4, 1, 1), torch.tensor([1.0, 2.0, 3.0, 9.0])
+    x = marginal.departure(z, 0, level)
+    torch.testing.assert_close(marginal.normal(x, 0, level), z)
+    assert float(x[0, 1] / x[0, 0]) == pytest.approx(math.exp(0.2), rel=1e-5)
+    assert float(x[0, 3]) == float(x[0, 2])
+    torch.testing.assert_close(Marginal.from_dict(marginal.to_dict()).departure(z, 0, level), x)
+
+
+def test_without_levels_that_vary_there_is_no_growth():
+    assert marginal_of(runs_that_grow(0.1), [torch.zeros(400)] * RUNS).growth is None
+    still = Sums()
+    still.add(torch.randn(1, 5, 1, 2, 3), torch.ones(5))
+    assert float(still.growth().abs().max()) == 0

@@ -159,11 +159,12 @@ def world():
 @pytest.fixture(scope="module")
 def windows(config, world):
     rows = world[0].grid.row_weights()
-    return Windows(config.pyramid, rows, measure_marginals(world[1], config.pyramid, rows))
+    return Windows(config.pyramid, rows, measure_marginals(world[1], config.pyramid, rows, growth=False))
 
 
 @pytest.fixture(scope="module")
 def checkpoint(config, world, tmp_path_factory):
+    config = replace(config, data=replace(config.data, growth=False))
     return train_autoregressive(config, *world, KNOWN, tmp_path_factory.mktemp("steps"), progress=False)
 
 
@@ -338,7 +339,7 @@ def test_all_comparisons_have_one_data_set_one_budget_and_as_many_network_calls_
     )  # steps and not minutes, or a busy machine would decide
     for name, config in configs.items():
         assert config.name == name
-        assert replace(config.data, response="auto") == base.data
+        assert replace(config.data, response="auto", growth=True) == base.data
         learned = (
             config.training
             if name != "untrained"
