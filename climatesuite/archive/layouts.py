@@ -111,6 +111,10 @@ def read_layout(name: str | Path) -> Layout:
         if absent:
             raise ValueError(f"file has no group {', '.join(absent)}")
         runs = {str(case): (run["source_id"], run["experiment_id"]) for case, run in content["runs"].items()}
+        for run in set(runs.values()):
+            cases = [case for case, other in runs.items() if other == run]
+            if len(cases) > 1:
+                raise ValueError(f"cases {', '.join(cases)} are all {' '.join(run)}: their members would be mixed")
         variables = {n: tuple({str(s): str(u) for s, u in way.items()} for way in ways)
                      for n, ways in content["variables"].items()}  # fmt: skip
         if unknown := sorted(set(variables) - set(VARIABLES)):
@@ -134,7 +138,7 @@ def read_layout(name: str | Path) -> Layout:
 
 
 def one_way(entries: Iterable[Entry]) -> tuple[list[Entry], list[Rejected], list[Rejected]]:
-    """Of several ways to a variable of a run the one of fewest stored variables that is whole.
+    """Of several ways to a variable of a run the one of most months that all its terms hold, then of fewest stored variables.
 
     Returns:
         Entries to use; those of which a term lacks, where there is no whole way; those for which another way stands.
@@ -149,12 +153,23 @@ def one_way(entries: Iterable[Entry]) -> tuple[list[Entry], list[Rejected], list
             kept.append(e)
     for ways in runs.values():
         lacking = {terms: [t for t in terms if all(e.stored != t for e in found)] for terms, found in ways.items()}
-        whole = sorted((t for t in ways if not lacking[t]), key=len)
+        months = {terms: _months(terms, found) for terms, found in ways.items() if not lacking[terms]}
+        best = min(months, key=lambda terms: (-months[terms], len(terms)), default=())
         for terms, found in ways.items():
-            if whole and terms == whole[0]:
+            if terms == best:
                 kept += found
-            elif whole:
-                other += [Rejected(e.path, f"{' + '.join(whole[0])} is there") for e in found]
+            elif best:
+                held = f", of {months[best]} months, this one of {months[terms]}" if terms in months else ""
+                other += [Rejected(e.path, f"{' + '.join(best)} is there{held}") for e in found]
             else:
                 broken += [Rejected(e.path, f"{e.stored} without {', '.join(lacking[terms])}") for e in found]
     return kept, broken, other
+
+
+def _months(terms: Iterable[str], found: Iterable[Entry]) -> int:
+    """How many months all terms hold."""
+    held: dict[str, set[int]] = {term: set() for term in terms}
+    for e in found:
+        first, last = (12 * int(m[:4]) + int(m[4:]) for m in (e.start, e.stop))
+        held[e.stored].update(range(first, last + 1))
+    return len(set.intersection(*held.values()))

@@ -69,8 +69,22 @@ def test_a_store_holds_kelvin_and_the_sum_of_both_rains_in_the_right_months(tmp_
 def test_total_rain_is_taken_where_it_is_there(tmp_path):
     write_run(tmp_path / "in", rain=("PRECT", "PRECC", "PRECL"))
     found = scan(tmp_path / "in", CESM)
-    assert {r.reason for r in found.replaced} == {"PRECT is there"} and len(found.replaced) == 2
+    assert {r.reason for r in found.replaced} == {"PRECT is there, of 36 months, this one of 36"} and len(
+        found.replaced
+    ) == 2
     np.testing.assert_allclose(made(tmp_path / "in").pr[0], 1000 * credible("PRECT", 36).astype("f8"), rtol=2e-7)
+
+
+def test_the_way_to_rain_that_holds_more_months_is_taken(tmp_path):
+    write_run(tmp_path / "in", rain=("PRECC", "PRECL"), months=("203501", "204412"))
+    for months in (("203501", "203512"), ("203601", "203612")):
+        write_history(tmp_path / "in", "PRECT", months=months)
+    found = scan(tmp_path / "in", CESM)
+    assert {(e.stored, e.stop) for e in found.entries if e.variable_id == "pr"} == {
+        ("PRECC", "204412"), ("PRECL", "204412"),
+    }  # fmt: skip
+    assert {r.reason for r in found.replaced} == {"PRECC + PRECL is there, of 120 months, this one of 24"}
+    assert made(tmp_path / "in").pr.sizes["time"] == 120
 
 
 def test_files_split_in_time_are_joined_term_by_term_in_blocks_and_at_once(tmp_path, monkeypatch):
@@ -201,6 +215,10 @@ def test_a_layout_of_ones_own_is_a_file(tmp_path):
             "layout l.yaml: not understood .TREFHT of the layout: units 'furlong'",
         ),
         ({"runs": {"a": {"source_id": "A"}}}, "layout l.yaml: not understood .'experiment_id'"),
+        (
+            {"runs": {case: {"source_id": "A", "experiment_id": "b"} for case in ("x", "y")}},
+            "layout l.yaml: not understood .cases x, y are all A b: their members would be mixed",
+        ),
     ],
 )
 def test_a_layout_that_says_too_little_or_too_much_is_refused(tmp_path, change, words):
