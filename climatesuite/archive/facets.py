@@ -4,6 +4,9 @@ said. Names of CMIP6 and CMIP5."""
 import re
 from collections.abc import Mapping
 from pathlib import PurePath
+from typing import Any
+
+from climatesuite.errors import DataContractError
 
 SUFFIX = r"\.(?i:nc4?|cdf)"
 """How names of NetCDF files end, as a pattern."""
@@ -21,6 +24,7 @@ ATTRIBUTES = {"variable_id": "variable_id", "table_id": "table_id", "source_id":
 FOLDERS = ("source_id", "experiment_id", "member", "table_id", "variable_id", "grid_label")
 """The last folders above a version folder of the CMIP6 data reference syntax."""
 VERSION = re.compile(r"[vd]\d{8}")
+NO_FOLDER = re.compile(r"[/\\\x00-\x1f]|^\.")
 _CMIP5_RUN = ("realization", "initialization_method", "physics_version")
 
 
@@ -44,6 +48,9 @@ def said(attrs: Mapping[str, str], path: PurePath) -> tuple[dict[str, str], tupl
 
     Returns:
         ``variable_id, table_id, source_id, experiment_id, member, grid_label``, "" where nothing says it.
+
+    Raises:
+        DataContractError: If one of them could name no folder.
     """
     stated, named, above = _stated(attrs), name_match(path.name), _folders(path)
     facets, notes = {}, []
@@ -55,7 +62,22 @@ def said(attrs: Mapping[str, str], path: PurePath) -> tuple[dict[str, str], tupl
                 holds = "the attribute holds" if stated.get(facet) else "the name holds"
                 notes.append(f"{facet} is {value!r}, the {where} says {other!r}: {holds}")
         facets[facet] = value
+    check_names(facets)
     return facets, tuple(notes)
+
+
+def check_names(facets: Mapping[str, Any]) -> None:
+    """Refuse a run that could not be a folder of a store: with a slash it would be a folder in a folder.
+
+    Raises:
+        DataContractError: With the facet.
+    """
+    for facet in ("source_id", "experiment_id", "member"):
+        if NO_FOLDER.search(facets[facet]):
+            raise DataContractError(
+                facet, f"{facet} is {facets[facet]!r}, which can be no folder of a store", "a name without slashes",
+                "correct the attribute",
+            )  # fmt: skip
 
 
 def _stated(attrs: Mapping[str, str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ import xarray as xr
 
 from climatesuite.archive.axes import member_dim, time_name
 from climatesuite.archive.entry import TABLE, Entry, Rejected, Scan, member_key
-from climatesuite.archive.facets import NAME, SUFFIX, name_match, said, version_of
+from climatesuite.archive.facets import NAME, SUFFIX, check_names, name_match, said, version_of
 from climatesuite.archive.layouts import Layout, one_way
 from climatesuite.archive.months import DAYS, MONTH_DAYS, month_text, months_of, step_days
 from climatesuite.archive.opening import check_length, is_url, list_urls, local_copy, open_raw
@@ -129,6 +129,7 @@ def _look_by(layout: Layout, path: Path, ds: xr.Dataset) -> tuple[Entry, ...] | 
     about, problem = layout.facets(path.name), layout.problem(path.name, ds)
     if about is None or problem:
         return Rejected(path, problem)
+    check_names(about)
     span, calendar = _span(ds, about["stored"], f"{about['stored']} in {path.name}")
     if (about["start"], about["stop"]) != span:
         return Rejected(path, f"holds {'-'.join(span)}, the file name says {about['start']}-{about['stop']}")

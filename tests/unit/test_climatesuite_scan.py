@@ -69,6 +69,14 @@ def test_where_name_and_attributes_disagree_the_attributes_hold_and_it_is_said(t
     assert note.startswith(f"{facet} is '{value}', the name says '") and note.endswith("the attribute holds")
 
 
+@pytest.mark.parametrize("attribute", ["source_id", "experiment_id", "variant_label"])
+@pytest.mark.parametrize("value", ["a/b", "..", "../x", "a\\b", ".building"])
+def test_a_run_that_could_be_no_folder_of_a_store_is_set_aside(tmp_path, attribute, value):
+    write_cmip(tmp_path, attrs={attribute: value}, file_name="mine.nc")
+    facet = "member" if attribute == "variant_label" else attribute
+    assert reason(tmp_path) == f"{facet} is {value!r}, which can be no folder of a store"
+
+
 def test_a_name_that_promises_other_months_sets_a_file_aside(tmp_path):
     write_cmip(
         tmp_path, months=("2015-01", "2016-12"), file_name="tas_Amon_TEST-ESM_ssp245_r1i1p1f1_gn_201501-210012.nc"
