@@ -65,12 +65,11 @@ class Request:
     def _field(self, key: Key, label: str, variable: str, row: int) -> FieldPart:
         entries, settings = tuple(self.files[key][label][variable]), self.settings
         lost = next((self.lost[e.path] for e in entries if e.path in self.lost), "")
-        if settings["years"] and not lost:
-            lost = _uncovered(entries, *settings["years"])
+        first, last = settings["years"] or whole_years(entries)
+        lost = lost or _uncovered(entries, first, last)
         return FieldPart(
             source=key[0], scenario=key[1], member=label, variable=variable, row=row, entries=entries,
-            years=tuple(settings["years"]) if settings["years"] else whole_years(entries),
-            grid=tuple(settings["grid"]) if settings["grid"] else None, decade_start=settings["decade_start"],
+            years=(first, last), grid=tuple(settings["grid"]) if settings["grid"] else None, decade_start=settings["decade_start"],
             lost=lost, on_overlap=settings.get("on_overlap", "refuse"),
         )  # fmt: skip
 
@@ -82,23 +81,15 @@ class Request:
 
 
 def whole_years(entries: Sequence[Entry]) -> tuple[int, int]:
-    """First and last year that files cover from January to December, by what the scan says.
-
-    Raises:
-        DataContractError: If there is none.
-    """
+    """First and last year that files cover from January to December, by what the scan says; the last before the first if none."""
     start, stop = min(e.start[:6] for e in entries), max(e.stop[:6] for e in entries)
-    first, last = int(start[:4]) + (start[4:] > "01"), int(stop[:4]) - (stop[4:] < "12")
-    if first > last:
-        raise DataContractError(
-            f"{entries[0].variable_id} of {entries[0].source_id} {entries[0].experiment_id} {entries[0].member}",
-            f"months {start} to {stop}, no whole year", "January to December", "add files",
-        )  # fmt: skip
-    return first, last
+    return int(start[:4]) + (start[4:] > "01"), int(stop[:4]) - (stop[4:] < "12")
 
 
 def _uncovered(entries: Sequence[Entry], first: int, last: int) -> str:
     start, stop = min(e.start[:6] for e in entries), max(e.stop[:6] for e in entries)
+    if first > last:
+        return f"months {start} to {stop}, no whole year"
     is_covered = start <= f"{first:04d}01" and f"{last:04d}12" <= stop
     return "" if is_covered else f"months {start} to {stop}, asked for are all of {first}-{last}"
 

@@ -106,6 +106,18 @@ def test_what_is_wrong_inside_a_file_fails_alone_too(archive, tmp_path):
         make(mine, tmp_path / "s.zarr", *MEMBERS)
 
 
+def test_a_run_without_a_whole_year_fails_alone_and_can_be_left_out(archive, tmp_path):
+    mine = shutil.copytree(archive, tmp_path / "a")
+    write_cmip(mine / "CMIP6", "tas", "SHORT-ESM", "ssp126", "r1i1p1f1", ("2015-01", "2015-05"))
+    asked = {"variables": ("tas",), "experiments": ["ssp126"]}
+    with pytest.raises(
+        DataContractError, match="1 of 7 .*SHORT-ESM ssp126 r1i1p1f1: months 201501 to 201505, no whole"
+    ):
+        make(mine, tmp_path / "s.zarr", **asked)
+    report = make(mine, tmp_path / "s.zarr", sources=["TEST-ESM", "OTHER-ESM"], **asked)
+    assert report.kept == 6 and verify(tmp_path / "s.zarr") == []
+
+
 def test_a_part_whose_file_has_changed_since_is_done_again(archive, whole, tmp_path):
     mine = shutil.copytree(archive, tmp_path / "a")
     first = next(mine.glob("CMIP6/tas_*_TEST-ESM_ssp126_r1i1p1f1_*"))
