@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         return added
 
     synth = verb("synth", cli.synth, "write a synthetic archive with a known truth")
-    synth.add_argument("out", type=Path, help="folder to write")
+    synth.add_argument("out", type=cli.local, help="folder to write")
     synth.add_argument(
         "--sources", nargs="+", default=["SYNTHETIC-A"], help="SYNTHETIC-A (noleap), -B (360_day), -C (standard)"
     )
@@ -49,13 +49,13 @@ def parser() -> argparse.ArgumentParser:
     synth.add_argument("--seed", type=int, default=0)
 
     scan = verb("scan", cli.scan, "list the CMIP files in folders or under URLs")
-    scan.add_argument("paths", nargs="+", help="folders, files or URLs, e.g. s3://bucket/CMIP6")
+    scan.add_argument("paths", nargs="+", type=cli.filled, help="folders, files or URLs, e.g. s3://bucket/CMIP6")
     scan.add_argument("--layout", help="take files of a layout of their own too: cesm, or a YAML file")
-    scan.add_argument("--out", type=Path, help="write an intake-esm datastore (JSON and CSV) here")
+    scan.add_argument("--out", type=cli.local, help="write an intake-esm datastore (JSON and CSV) here")
 
     cloud = verb("cloud", cli.cloud, "fetch runs of the public CMIP6 cloud as NetCDF files")
     cloud.add_argument("recipe", type=cli.existing, help="YAML file, e.g. catalogs/cmip6_cloud_runs.yaml")
-    cloud.add_argument("out", type=Path, nargs="?", help="folder; without it the stores are only listed")
+    cloud.add_argument("out", type=cli.local, nargs="?", help="folder; without it the stores are only listed")
     cloud.add_argument("--index", help="table to look into instead of the one in the recipe")
 
     plan = verb("plan", cli.plan, "what a recipe would build, and what is missing")
@@ -64,9 +64,11 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--index", type=cli.existing, help="table of runs to look into instead, e.g. pangeo-cmip6.csv")
 
     build = verb("build", cli.build, "CMIP files to a Zarr store")
-    build.add_argument("archive", help="folder of CMIP files, or a URL")
-    build.add_argument("out", help="store to make or to add to: a path or a URL such as s3://bucket/name.zarr")
-    build.add_argument("--forcings", type=Path, help="folder of inputs_<experiment_id>.nc")
+    build.add_argument("archive", type=cli.filled, help="folder of CMIP files, or a URL")
+    build.add_argument(
+        "out", type=cli.filled, help="store to make or to add to: a path or a URL such as s3://bucket/name.zarr"
+    )
+    build.add_argument("--forcings", type=cli.local, help="folder of inputs_<experiment_id>.nc")
     build.add_argument("--forcing-names", nargs="+", default=["CO2", "CH4", "SO2", "BC"])
     build.add_argument("--sources", nargs="+", help="source_ids (default: all)")
     build.add_argument("--experiments", nargs="+", help="scenarios (default: all)")
@@ -95,18 +97,18 @@ def parser() -> argparse.ArgumentParser:
 
     forcings = verb("forcings", cli.forcings, "a forcing file from files of input4MIPs")
     forcings.add_argument("files", nargs="+", type=cli.existing, help="gridded emissions: SO2_em_anthro and the like")
-    forcings.add_argument("--experiment", required=True, help="experiment_id, e.g. ssp370")
+    forcings.add_argument("--experiment", type=cli.experiment, required=True, help="experiment_id, e.g. ssp370")
     forcings.add_argument("--grid", type=cli.grid, help="rows x columns of the maps (default: as they are)")
     forcings.add_argument("--co2-before", type=float, help="Gt of CO2 emitted from 1850 to the first year")
     forcings.add_argument(
         "--concentrations", nargs="+", type=cli.existing, default=[], help="files of mole fractions of CO2 or CH4"
     )  # fmt: skip
     forcings.add_argument("--aod", type=cli.existing, help="file of stratospheric optical depth")
-    forcings.add_argument("--out", type=Path, required=True, help="NetCDF file, or a folder")
+    forcings.add_argument("--out", type=cli.local, required=True, help="NetCDF file, or a folder")
 
     fetch = verb("fetch", cli.fetch, "download a public data set, e.g. climatebench")
     fetch.add_argument("name", help="climatebench, cmip6-cloud, or a YAML file like catalogs/climatebench.yaml")
-    fetch.add_argument("--out", type=Path, help="folder to fill (default: the name)")
+    fetch.add_argument("--out", type=cli.local, help="folder to fill (default: the name)")
     fetch.add_argument(
         "--dry-run", action="store_true", help="say what it is, how big and under which licence, no more"
     )
@@ -146,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
     baseline.add_argument("--members", type=int, default=20)
     baseline.add_argument("--seed", type=int, default=0)
     baseline.add_argument("--decade-start", type=int)
-    baseline.add_argument("--out", type=Path, required=True, help="NetCDF file to make")
+    baseline.add_argument("--out", type=cli.local, required=True, help="NetCDF file to make")
 
     structure = verb("structure", cli.structure, "hold the members of an ensemble against real members")
     structure.add_argument("predictions", nargs="+", type=cli.existing, help="years and months of one ensemble")
@@ -158,7 +160,7 @@ def parser() -> argparse.ArgumentParser:
         help="CMIP files it was trained on: more real members, and the memorisation test",
     )  # fmt: skip
     structure.add_argument("--decade-start", type=int)
-    structure.add_argument("--out", type=Path, default=Path("structure.json"))
+    structure.add_argument("--out", type=cli.local, default=Path("structure.json"))
 
     questions = verb(
         "questions", cli.questions, "warming levels, emergence, trends, ratios, rain per kelvin beside the truth"
@@ -174,15 +176,17 @@ def parser() -> argparse.ArgumentParser:
     questions.add_argument("--parts", nargs="+", choices=cli.PARTS, default=cli.PARTS, help="default: all")
     questions.add_argument("--seed", type=int, default=0, help="of the draws in which own members play the truth")
     questions.add_argument(
-        "--pictures", type=Path, help="folder for PNGs of intervals, reliability, the graph of errors"
+        "--pictures", type=cli.local, help="folder for PNGs of intervals, reliability, the graph of errors"
     )
-    questions.add_argument("--out", type=Path, default=Path("questions.json"))
+    questions.add_argument("--out", type=cli.local, default=Path("questions.json"))
 
     board = verb(
         "leaderboard", cli.leaderboard, "ClimateBench: submissions of any tool and baselines beside published rows"
     )
     board.add_argument("submissions", nargs="*", type=cli.existing, help="NetCDF of predicted anomalies, of any tool")
-    board.add_argument("--data", type=Path, default=Path("climatebench"), help="folder of inputs_*.nc and outputs_*.nc")
+    board.add_argument(
+        "--data", type=cli.local, default=Path("climatebench"), help="folder of inputs_*.nc and outputs_*.nc"
+    )
     board.add_argument("--scenario", default="ssp245", help="experiment to be predicted (default ssp245)")
     board.add_argument("--window", type=cli.years, default=(2080, 2100), help="years scored (default 2080-2100)")
     board.add_argument("--training", nargs="+", help="experiments for the baselines (default: as published)")
@@ -190,7 +194,9 @@ def parser() -> argparse.ArgumentParser:
     board.add_argument(
         "--baselines", nargs="*", choices=cli.BOARD_BASELINES, default=list(cli.BOARD_BASELINES), help="default: all"
     )
-    board.add_argument("--out", type=Path, default=Path("leaderboard.json"), help="also written as .html beside it")
+    board.add_argument(
+        "--out", type=cli.local, default=Path("leaderboard.json"), help="also written as .html beside it"
+    )
     return top
 
 
@@ -210,7 +216,7 @@ def _cases(verb: argparse.ArgumentParser, out: str) -> None:
     verb.add_argument("--patterns", type=cli.existing, help="multi-model warming patterns, for the energy balance")
     verb.add_argument("--decade-start", type=int)
     verb.add_argument("--bootstrap", type=int, default=1000, help="draws of the block bootstrap (default 1000)")
-    verb.add_argument("--out", type=Path, default=Path(out))
+    verb.add_argument("--out", type=cli.local, default=Path(out))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class BuildReport:
     """What a build did.
 
     Attributes:
-        path: The store; a URL where it lies elsewhere.
+        path: The store; a URL where it lies on another machine.
         runs: (source_id, experiment_id) of every run.
         members: The members of every run, in the same order.
         bytes: Size on disk.
@@ -132,7 +132,7 @@ def build(
         with clear_about_room(target), only_writer(target):
             added, kept = _add(target, request, _Crew(scheduler, workers, progress))
     return BuildReport(
-        path=Path(out) if target.is_local else target.url,
+        path=target.url if not target.is_local else target.path if "://" in target.url else Path(out),
         runs=tuple(request.files),
         members=tuple(request.labels(key) for key in request.files),
         bytes=sum(target.sizes().values()),

@@ -327,13 +327,48 @@ def grid(text: str) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
+def filled(text: str) -> str:
+    """A path or a URL.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is empty, as a variable of a script that is not set.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty path; a . is this folder")
+    return text
+
+
+def local(text: str) -> Path:
+    """A path on this machine.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is empty or a URL.
+    """
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text} is a URL, only stores lie behind such; give a path")
+    return Path(filled(text))
+
+
+def experiment(text: str) -> str:
+    """An experiment_id.
+
+    Raises:
+        argparse.ArgumentTypeError: If it could not name a file.
+    """
+    from climatesuite.archive.facets import NO_FOLDER
+
+    if not text or NO_FOLDER.search(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name such as ssp370: without slashes, no dot first")
+    return text
+
+
 def existing(text: str) -> Path:
     """A path that exists.
 
     Raises:
         argparse.ArgumentTypeError: If it does not.
     """
-    path = Path(text)
+    path = Path(filled(text))
     if not path.exists():
         raise argparse.ArgumentTypeError(f"{text}: no such file or folder")
     return path
