@@ -8,13 +8,14 @@ import csv
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from climatesuite.archive.axes import CELLS, grid_kind
+from climatesuite.archive.choose import select
 from climatesuite.archive.download import catalog_file
 from climatesuite.archive.layouts import read_layout
 from climatesuite.archive.opening import open_raw
@@ -166,11 +167,11 @@ def _from_archive(about: Mapping[str, Any], folder: Path, on_grid: bool) -> Part
     layout = read_layout(about["layout"]) if about.get("layout") else None
     found = scan(folder, layout)
     variables, wanted = list(about["variables"]), about.get("members")
-    experiments = list(about.get("experiments") or wanted or [])
+    sources, experiments = about.get("sources"), list(about.get("experiments") or wanted or [])
     groups: dict[tuple[str, str, str], dict[str, list[Entry]]] = {}
     for e in found.entries:
         is_asked = (
-            (not about.get("sources") or e.source_id in about["sources"])
+            (not sources or e.source_id in sources)
             and (not experiments or e.experiment_id in experiments)
             and (wanted is None or e.member in wanted.get(e.experiment_id, []))
             and e.variable_id in variables
@@ -179,25 +180,51 @@ def _from_archive(about: Mapping[str, Any], folder: Path, on_grid: bool) -> Part
             groups.setdefault((e.source_id, e.experiment_id, e.member), {}).setdefault(e.variable_id, []).append(e)
     runs = [_run_of(key, files, variables, about) for key, files in groups.items()]
     runs.sort(key=lambda r: (r.source_id, r.experiment_id, member_key(r.member)))
-    there = {(e, m) for _, e, m in groups}
-    missing = [
-        f"{e} {m}: no file of {', '.join(variables)}"
-        for e, ms in (wanted or {}).items()
-        for m in ms
-        if (e, m) not in there
-    ]
-    missing += [f"{e}: no run" for e in experiments if wanted is None and not any(r.experiment_id == e for r in runs)]
+    runs = _alike(runs)
+    missing = _absent(groups, variables, sources, experiments, wanted or {})
+    if not missing and not any(r.problems for r in runs):
+        try:
+            select(found, variables, experiments, wanted, sources)
+        except DataContractError as error:  # what a build would say
+            missing.append(str(error))
     missing += [] if on_grid else _of_cells(groups)
     aside = tuple(f"{r.path.name}: {r.reason}" for r in found.rejected)
     shape = _shape(next(iter(next(iter(groups.values())).values()))[0]) if groups else None
     return Part(str(about["name"]), str(folder), tuple(runs), tuple(missing), aside, _notes(about), shape)
 
 
+def _absent(
+    groups: Collection[tuple[str, str, str]], variables: Sequence[str], sources: Sequence[str] | None,
+    experiments: Sequence[str], wanted: Mapping[str, Sequence[str]],
+) -> list[str]:  # fmt: skip
+    """A sentence for everything that was asked for by name and is not there."""
+    missing = []
+    for e in experiments or [""]:
+        there = {source for source, experiment, _ in groups if e in ("", experiment)}
+        for s in sources or sorted(there) or [""]:
+            absent = [m for m in wanted.get(e, []) if (s, e, m) not in groups]
+            missing += [f"{f'{s} {e} {m}'.strip()}: no file of {', '.join(variables)}" for m in absent]
+            if s not in there and not absent:
+                missing.append(f"{f'{s} {e}'.strip() or ', '.join(variables)}: no run")
+    return missing
+
+
+def _alike(runs: Sequence[Run]) -> list[Run]:
+    """Runs, where a member of other years than the first whole one of its experiment has a problem."""
+    firsts: dict[tuple[str, str], Run] = {}
+    out = []
+    for run in runs:
+        first = run if run.problems else firsts.setdefault((run.source_id, run.experiment_id), run)
+        other = f"years {run.years[0]}-{run.years[1]}, {first.member} has {first.years[0]}-{first.years[1]}: set years"
+        out.append(run if run.years == first.years else replace(run, problems=(other,)))
+    return out
+
+
 def _run_of(
     key: tuple[str, str, str], files: Mapping[str, Sequence[Entry]], variables: Sequence[str], about: Mapping[str, Any]
 ) -> Run:
     problems = [f"no {v}" for v in variables if v not in files]
-    spans = []
+    spans = dict[str, tuple[int, int]]()
     for name, entries in files.items():
         ordered = sorted(entries, key=lambda e: (e.stored, e.start, e.stop))
         grids = {e.grid_label for e in entries}
@@ -206,10 +233,11 @@ def _run_of(
             step = _month(b.start) - _month(a.stop)
             problems += [f"{name} has no {_next(a.stop)} to {_before(b.start)}"] if step > 1 else []
             problems += [f"{name} twice in {b.start}-{min(a.stop, b.stop)}"] if step < 1 else []
-        terms = [[e for e in entries if e.stored == s] for s in {e.stored for e in entries}]
-        spans += [(min(_month(e.start) for e in own), max(_month(e.stop) for e in own)) for own in terms]
-    first, last = max(s[0] for s in spans), min(s[1] for s in spans)
-    years = (-(-first // 12), (last + 1) // 12 - 1)
+        for stored in sorted({e.stored for e in entries}):
+            own = [e for e in entries if e.stored == stored]
+            first, last = min(_month(e.start) for e in own), max(_month(e.stop) for e in own)
+            spans[stored or name] = -(-first // 12), (last + 1) // 12 - 1
+    years = max(s[0] for s in spans.values()), min(s[1] for s in spans.values())
     asked = about.get("years") or (
         about["experiments"].get(key[1]) if isinstance(about.get("experiments"), dict) else None
     )
@@ -217,6 +245,8 @@ def _run_of(
         if asked[0] < years[0] or asked[1] > years[1]:
             problems.append(f"years {years[0]}-{years[1]}, asked for {asked[0]}-{asked[1]}")
         years = (max(years[0], asked[0]), min(years[1], asked[1]))
+    elif len(set(spans.values())) > 1:
+        problems.append(", ".join(f"{name} has {a}-{b}" for name, (a, b) in spans.items()) + ": set years")
     size = sum(e.path.stat().st_size for part in files.values() for e in part if e.path.is_file())
     if years[1] < years[0]:
         problems, years = [*problems, "no whole year that all variables share"], (years[0], years[0])

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from climatesuite.conventions import FORCINGS
 from climatesuite.plan import BYTES_A_VALUE, Part, Plan, Run, free_bytes
 
 SHOWN = 12
 COMPRESSED = 1.7
 """Raw over compressed size of monthly float32 tas and pr, as stores here are written (bit shuffle, zstd)."""
-SCALARS = ("CO2", "CH4")
 
 
 def text(plan: Plan) -> str:
@@ -63,7 +63,7 @@ def _size(plan: Plan) -> list[str]:
     """Bytes read and written: months of every field and map; years and decades add an eleventh."""
     recipe = plan.recipe
     raw, maps, read = 0.0, 0, 0
-    n_maps = sum(n not in SCALARS for n in recipe.get("forcings", ()))
+    n_maps = sum(FORCINGS[n].is_gridded for n in recipe.get("forcings", ()))
     for part in plan.parts:
         shape = tuple(recipe["grid"]) if recipe.get("grid") else part.shape
         runs = [r for r in part.runs if not r.problems]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from climatesuite.archive.download import read_yaml
+from climatesuite.conventions import FORCINGS
 from climatesuite.errors import DataContractError
 
 KNOWN = {"name", "about", "variables", "grid", "forcings", "forcing_files", "target", "parts", "differences", "out"}
@@ -119,7 +120,8 @@ _LIST = ("a list", lambda v: isinstance(v, list))
 _YEARS = ("years by experiment, e.g. {ssp126: [2015, 2100]}", _by_name(_are_years))
 _SHAPES: Shapes = {
     **dict.fromkeys(("source_id", "archive", "index", "layout", "forcing_files", "out", "table_id"), _TEXT),
-    **dict.fromkeys(("sources", "forcings"), _NAMES),
+    "sources": _NAMES,
+    "forcings": (f"a list of names out of {', '.join(FORCINGS)}", lambda v: _are_names(v) and set(v) <= set(FORCINGS)),
     **dict.fromkeys(("members", "train", "test"), _MEMBERS),
     **dict.fromkeys(("rules", "differences"), _LIST),
     "also": ("members by source and experiment", _by_name(_MEMBERS[1])),

@@ -122,6 +122,61 @@ def test_years_that_a_run_has_not_are_named(archive, recipe):
     assert plan(recipe(archive=str(archive), years=[2016, 2020])).years == 15
 
 
+def test_a_plan_is_complete_only_where_a_build_would_be(archive, recipe):
+    """Without years asked for, all variables and members of an experiment have to hold the same ones."""
+    (pr,) = files(archive, "pr_*ssp585_r1i1p1f1*")
+    later_from(pr, 12, "201601-202612")
+    made = plan(recipe(archive=str(archive)))
+    assert "ssp585 r1i1p1f1: pr has 2016-2026, tas has 2015-2026: set years" in str(made) and not made.is_complete
+    assert plan(recipe(archive=str(archive), years=[2016, 2026])).is_complete
+    for name in ("tas", "pr"):
+        later_from(*files(archive, f"{name}_*ssp126_r2i1p1f1*"), 24, "201701-202612")
+    made = plan(recipe(archive=str(archive), members={"ssp126": MEMBERS["ssp126"]}))
+    assert "ssp126 r2i1p1f1: years 2017-2026, r1i1p1f1 has 2015-2026: set years" in str(made) and made.members == 1
+
+
+def later_from(path, month, months):
+    """A file without its first months."""
+    import xarray as xr
+
+    with xr.open_dataset(path, decode_cf=False) as ds:
+        ds.isel(time=slice(month, None)).to_netcdf(path.with_name(f"{path.stem.rsplit('_', 1)[0]}_{months}.nc"))
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"sources": ["SYNTHETIC-X"]}, "SYNTHETIC-X ssp126 r1i1p1f1: no file of tas, pr"),
+        ({"sources": ["SYNTHETIC-X"], "members": None}, "SYNTHETIC-X: no run"),
+        ({"sources": ["SYNTHETIC-A", "CESM2"], "members": None}, "CESM2: no run"),
+        ({"sources": ["SYNTHETIC-A", "CESM2"], "members": None, "experiments": ["ssp126"]}, "CESM2 ssp126: no run"),
+        ({"variables": ["huss"], "members": None}, "huss: no run"),
+    ],
+)
+def test_sources_and_variables_without_a_run_are_missing(archive, recipe, asked, said):
+    path = recipe(archive=str(archive), **asked)
+    content = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}))
+    assert f"missing: {said}" in str(plan(path))
+    assert main(["plan", str(path)]) == 1
+
+
+def test_members_of_another_physics_are_missing_in_a_plan_as_a_build_would_refuse_them(archive, recipe):
+    for name in ("tas", "pr"):
+        (path,) = files(archive, f"{name}_*ssp126_r2i1p1f1*")
+        with netCDF4.Dataset(path, "a") as file:
+            file.variant_label = "r2i1p2f1"
+    path = recipe(archive=str(archive))
+    path.write_text(yaml.safe_dump({"archive": str(archive)}))
+    assert "missing: SYNTHETIC-A ssp126: members of kinds p1f1, p2f1" in str(plan(path))
+
+
+def test_forcings_that_nobody_knows_are_not_counted_as_written(archive, recipe):
+    with pytest.raises(DataContractError, match="forcings: .'XX'.; expected a list of names out of CO2, CH4"):
+        plan(recipe(archive=str(archive), forcings=["XX"]))
+
+
 def test_files_that_are_set_aside_are_named_with_the_reason(archive, recipe):
     (archive / "tas_Amon_SYNTHETIC-A_ssp126_r9i1p1f1_gn_201501-202612.nc").write_bytes(b"<html>")
     assert "set aside: tas_Amon_SYNTHETIC-A_ssp126_r9i1p1f1_gn_201501-202612.nc: " in str(
