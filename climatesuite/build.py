@@ -249,9 +249,12 @@ def _missing(place: Place, request: Request) -> dict[Key, list[str]]:
     keys = [k for k in {*wanted, *_RARE} if k != "runs" and known["settings"].get(k) != wanted.get(k)]
     changed = sorted(k for k in keys if not _is_reordered(k, known, wanted))
     if changed:
+        told = "; ".join(
+            f"{k}: {_said(known['settings'].get(k))} in it, {_said(wanted.get(k))} asked for" for k in changed
+        )
         raise DataContractError(
-            place.url, f"a store of other settings ({', '.join(changed)})", "the same settings",
-            "choose another name or delete it",
+            place.url, f"a store of other settings ({told})", "the same settings",
+            "repeat the options that it was built with, or choose another name",
         )  # fmt: skip
     runs = {key: known["settings"]["runs"].get("/".join(key), []) for key in request.files}
     _check_input(place, request, {k: [m for m in request.labels(k) if m in runs[k]] for k in request.files}, known)
@@ -285,6 +288,10 @@ def _check_input(place: Place, request: Request, there: Mapping[Key, Sequence[st
             place.url, f"built from other files ({', '.join(differing[:3])}{' ...' if differing[3:] else ''})", "the same input",
             "choose another name, or delete the store to build it again",
         )  # fmt: skip
+
+
+def _said(setting: Any) -> str:
+    return " ".join(map(str, setting)) if isinstance(setting, list) and setting else str(setting or "none")
 
 
 def _is_reordered(key: str, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

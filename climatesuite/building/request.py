@@ -144,7 +144,16 @@ def make_request(
     }  # fmt: skip
     settings |= {"join_parents": True} if join_parents else {}
     settings |= {"on_overlap": on_overlap} if on_overlap != "refuse" else {}
-    return Request(files, drivers, settings, (*found.rejected, *found.replaced), lost)
+    aside = tuple(r for r in (*found.rejected, *found.replaced) if not _is_driver(r.path, forcings))
+    return Request(files, drivers, settings, aside, lost)
+
+
+def _is_driver(path: Path, forcings: str | Path | None) -> bool:
+    """Whether a file is one of the forcings, which may lie among the files of an archive."""
+    if forcings is None:
+        return False
+    given = Path(forcings).resolve()
+    return path.resolve() == given or (path.resolve().parent == given and path.name.startswith("inputs_"))
 
 
 def _lost(

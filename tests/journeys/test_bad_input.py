@@ -96,7 +96,7 @@ def test_a_missing_archive_is_said_to_be(tmp_path, capsys):
 def test_another_request_does_not_overwrite_a_store(archive, capsys):
     assert build(archive) == 0
     assert build(archive, "--variables", "tas") == 1
-    assert "a store of other settings (variables)" in capsys.readouterr().err
+    assert "a store of other settings (variables: " in capsys.readouterr().err
 
 
 def test_changed_input_is_noticed(archive, capsys):

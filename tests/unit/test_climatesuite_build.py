@@ -151,9 +151,12 @@ def test_a_copy_with_new_time_stamps_is_the_same_input(done):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"variables": ("tas",)}, "other settings .variables"),
-        ({"years": (2015, 2020)}, "other settings .years"),
-        ({"grid": (2, 3)}, "other settings .grid"),
+        ({"variables": ("tas",)}, "other settings .variables: tas pr in it, tas asked for.*repeat the options"),
+        ({"years": (2015, 2020)}, "other settings .years: none in it, 2015 2020 asked for"),
+        (
+            {"grid": (2, 3), "forcings": None},
+            "other settings .forcings: CO2 SO2 in it, none asked for; grid: none in it, 2 3",
+        ),
         ({"decade_start": 2016}, "other settings .decade_start"),
         ({"forcing_names": ("CO2",)}, "other settings .forcings"),
     ],
@@ -209,6 +212,13 @@ def test_broken_files_that_were_not_asked_for_are_only_reported(archive, setting
     report = make(archive, **settings)
     assert len(report.rejected) == 2 and "set aside: pr_Amon" in str(report)
     assert len(read_provenance(report.path)["set_aside"]) == 2
+
+
+def test_forcings_that_lie_in_the_archive_are_not_called_set_aside(archive):
+    (archive / "forcings").rename(archive / "CMIP6" / "forcings")
+    (archive / "CMIP6" / "forcings" / "broken.nc").write_text("")
+    report = make(archive, forcings=archive / "CMIP6" / "forcings")
+    assert [text.split(":")[0] for text in report.rejected] == ["broken.nc"]
 
 
 def test_a_broken_file_of_an_older_version_is_only_reported(tmp_path):
