@@ -8,6 +8,7 @@ import csv
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +36,7 @@ class Run:
 
     Attributes:
         years: First and last, as its files hold or its protocol says.
-        bytes: Of its files; 0 where they are not here.
+        bytes: Of its files, its share of those that hold others too; 0 where they are not here.
         problems: Why it would not be built as it is.
     """
 
@@ -178,7 +179,8 @@ def _from_archive(about: Mapping[str, Any], folder: Path, on_grid: bool) -> Part
         )
         if is_asked:
             groups.setdefault((e.source_id, e.experiment_id, e.member), {}).setdefault(e.variable_id, []).append(e)
-    runs = [_run_of(key, files, variables, about) for key, files in groups.items()]
+    shares = Counter(e.path for e in found.entries)
+    runs = [_run_of(key, files, variables, about, shares) for key, files in groups.items()]
     runs.sort(key=lambda r: (r.source_id, r.experiment_id, member_key(r.member)))
     runs = _alike(runs)
     missing = _absent(groups, variables, sources, experiments, wanted or {})
@@ -221,7 +223,11 @@ def _alike(runs: Sequence[Run]) -> list[Run]:
 
 
 def _run_of(
-    key: tuple[str, str, str], files: Mapping[str, Sequence[Entry]], variables: Sequence[str], about: Mapping[str, Any]
+    key: tuple[str, str, str],
+    files: Mapping[str, Sequence[Entry]],
+    variables: Sequence[str],
+    about: Mapping[str, Any],
+    shares: Mapping[Path, int],
 ) -> Run:
     problems = [f"no {v}" for v in variables if v not in files]
     spans = dict[str, tuple[int, int]]()
@@ -247,7 +253,7 @@ def _run_of(
         years = (max(years[0], asked[0]), min(years[1], asked[1]))
     elif len(set(spans.values())) > 1:
         problems.append(", ".join(f"{name} has {a}-{b}" for name, (a, b) in spans.items()) + ": set years")
-    size = sum(e.path.stat().st_size for part in files.values() for e in part if e.path.is_file())
+    size = sum(e.path.stat().st_size // shares[e.path] for part in files.values() for e in part if e.path.is_file())
     if years[1] < years[0]:
         problems, years = [*problems, "no whole year that all variables share"], (years[0], years[0])
     return Run(*key, tuple(sorted(files)), years, size, tuple(problems))

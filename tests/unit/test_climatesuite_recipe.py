@@ -87,10 +87,11 @@ def test_only_catalogs_that_are_recipes_are_offered_as_recipes():
         read_product("nosuchname")
 
 
-def test_members_in_groups_of_a_file_are_planned(tmp_path):
-    in_groups(write_cmip(tmp_path / "in", file_name="mine.nc"), ("r1i1p1f1", "r2i1p1f1"))
+def test_members_in_groups_of_a_file_are_planned_and_its_bytes_counted_once(tmp_path):
+    file = in_groups(write_cmip(tmp_path / "in", file_name="mine.nc"), ("r1i1p1f1", "r2i1p1f1"))
     made = plan(written(tmp_path, name="mine", archive=str(tmp_path / "in"), variables=["tas"]))
     assert made.members == 2 and made.parts[0].shape == (4, 6)
+    assert sum(r.bytes for r in made.parts[0].runs) == pytest.approx(file.stat().st_size, abs=1)
 
 
 def test_a_command_answers_with_one_sentence_where_a_file_stands_in_its_way(tmp_path, capsys):
