@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,8 +129,8 @@ def build(
     new = _missing(target, request)
     was_noop = not new and not target.is_unfinished
     if not was_noop:
-        with clear_about_room(target), only_writer(target):
-            added, kept = _add(target, request, _Crew(scheduler, workers, progress))
+        with clear_about_room(target), only_writer(target) as still_alone:
+            added, kept = _add(target, request, _Crew(scheduler, workers, progress), still_alone)
     return BuildReport(
         path=target.url if not target.is_local else target.path if "://" in target.url else Path(out),
         runs=tuple(request.files),
@@ -181,7 +181,7 @@ class _Crew:
         return done, failed
 
 
-def _add(target: Place, request: Request, crew: _Crew) -> tuple[int, int]:
+def _add(target: Place, request: Request, crew: _Crew, still_alone: Callable[[], None]) -> tuple[int, int]:
     """Make what is missing and publish it; members added and parts kept from an earlier build."""
     is_first = target.is_local and not target.exists()
     place = Place(f"{target.path}{PARTIAL}") if is_first else target
@@ -201,7 +201,7 @@ def _add(target: Place, request: Request, crew: _Crew) -> tuple[int, int]:
             forget(place, next(p for p in parts if str(p) == name))
         if failed:
             raise _failure(place, target, len(parts), failed)
-        commit(place, request, rows, parts, done)
+        commit(place, request, rows, parts, done, still_alone)
         say(of_records(r for line in done.values() for r in line["sources"]), stacklevel=4)
         finish(place)
     remove_journal(place)

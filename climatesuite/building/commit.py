@@ -1,7 +1,7 @@
 """Finished parts become a store, or a larger one, by the writing of a single object: its root."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import xarray as xr
@@ -52,8 +52,9 @@ def unlike(place: Place, parts: Parts, done: Mapping[str, Done]) -> dict[str, st
 
 
 def commit(
-    place: Place, request: Request, rows: Mapping[Key, Sequence[str]], parts: Parts, done: Mapping[str, Done]
-) -> None:
+    place: Place, request: Request, rows: Mapping[Key, Sequence[str]], parts: Parts, done: Mapping[str, Done],
+    still_alone: Callable[[], None],
+) -> None:  # fmt: skip
     """Publish finished parts together with what is published already.
 
     All data is on disk before the root names it; see `store.publish`.
@@ -64,6 +65,10 @@ def commit(
         rows: All members of each run in the order of the store.
         parts: The new parts.
         done: Their lines, by name.
+        still_alone: Raises if another process writes the store by now.
+
+    Raises:
+        DataContractError: If one does.
     """
     is_there = place.exists(NODE)
     known: dict[str, Any] = (
@@ -86,6 +91,7 @@ def commit(
         _state_origin(overlay.nodes, key, lines, known)
     content = _provenance(known, request, rows, overlay, [done[str(p)] for p in parts])
     place.flush(overlay.written)
+    still_alone()
     publish(place, overlay.nodes, content)
 
 

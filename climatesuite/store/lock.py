@@ -6,8 +6,8 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 from uuid import uuid4
@@ -17,7 +17,7 @@ from climatesuite.store.place import BUILDING, Place
 
 PARTIAL = ".partial"
 """What a local store is called until it is whole."""
-_LOCK = f"{BUILDING}lock.json"
+_LOCKS = f"{BUILDING}locks"
 _BEAT, _STALE = 20.0, 120.0
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -47,21 +47,25 @@ def is_no_room(error: BaseException) -> bool:
 
 
 @contextmanager
-def only_writer(target: Place) -> Iterator[None]:
+def only_writer(target: Place) -> Iterator[Callable[[], None]]:
     """Be the only one who writes a store.
 
     On a local disk the lock is the kernel's and ends with its process, so that a kill never blocks the next build and a running
-    one is never taken for dead. Elsewhere it is an object, refreshed while its writer lives.
+    one is never taken for dead. Elsewhere it is an object, refreshed while its writer lives; clocks of machines that build one
+    store may differ by a minute.
+
+    Yields:
+        To be called before publishing: raises DataContractError if the place is no longer this writer's alone.
 
     Raises:
         DataContractError: If another process is writing it.
     """
     if target.is_local:
         with _file_lock(target.path):
-            yield
+            yield lambda: None
     else:
-        with _object_lock(target):
-            yield
+        with _object_lock(target) as still_alone:
+            yield still_alone
 
 
 def _refuse(target: str, who: str = "another process") -> DataContractError:
@@ -96,37 +100,62 @@ def _file_lock(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _object_lock(target: Place) -> Iterator[None]:
-    mine, done = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid4().hex}, Event()
+def _object_lock(target: Place) -> Iterator[Callable[[], None]]:
+    """Hold an object of one's own in ``.building/locks``.
+
+    A writer puts down its object before it looks for those of others, and goes where it finds a living one: of two that begin
+    together at least one sees the other, so that they never both hold the place wherever a listing shows what was written
+    before it (as those of S3, Google and Azure do). One that was silent for so long that another took over finds it out before it
+    publishes.
+    """
+    locks, name, done = Place(f"{target.url.rstrip('/')}/{_LOCKS}"), f"{uuid4().hex}.json", Event()
+    mine = {"host": socket.gethostname(), "pid": os.getpid()}
 
     def beat() -> None:
-        target.write(_LOCK, json.dumps({**mine, "at": time.time()}).encode())
+        locks.write(name, json.dumps({**mine, "at": time.time()}).encode())
 
     def keep_beating() -> None:
         while not done.wait(_BEAT):
-            beat()
+            with suppress(OSError):  # the next may come through; if none does, another may take over
+                if not locks.exists(name):
+                    return
+                beat()
 
-    def holder() -> dict:
-        try:
-            return json.loads(target.read(_LOCK))
-        except (FileNotFoundError, ValueError):
-            return {}
+    def others() -> dict[str, dict]:
+        return {n: held for n in locks.sizes() if n != name and (held := _content(locks, n))}
 
-    other = holder()
-    if other and _is_alive(other):
-        raise _refuse(target.url, f"process {other['pid']} on {other['host']}")
-    beat()
-    if holder().get("token") != mine["token"]:
-        raise _refuse(target.url)
+    def alone() -> None:
+        alive = next(filter(_is_alive, others().values()), None)
+        if alive:
+            raise _refuse(target.url, f"process {alive['pid']} on {alive['host']}")
+
+    def still_alone() -> None:
+        alone()
+        if not locks.exists(name):
+            raise _refuse(target.url, f"another process, as this one was silent for {_STALE:g} s,")
+
+    alone()
     thread = Thread(target=keep_beating, daemon=True)
-    thread.start()
     try:
-        yield
+        beat()
+        alone()
+        locks.remove(others())  # of the dead
+        thread.start()
+        yield still_alone
     finally:
         done.set()
-        thread.join()
-        if target.exists(_LOCK):
-            target.remove([_LOCK])
+        if thread.is_alive():
+            thread.join()
+        if locks.exists(name):
+            locks.remove([name])
+
+
+def _content(locks: Place, name: str) -> dict:
+    """What a lock says; nothing where it has gone, or is being written by one who will then look for others."""
+    try:
+        return json.loads(locks.read(name))
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def _is_alive(other: dict) -> bool:

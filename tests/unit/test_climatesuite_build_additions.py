@@ -307,6 +307,20 @@ def test_a_build_elsewhere_goes_on_too_and_shows_nothing_before_it_is_whole(arch
     assert not any(n.startswith(".building") for n in bucket.sizes())
 
 
+def test_a_build_whose_lock_was_taken_over_publishes_nothing(archive, bucket, monkeypatch):
+    do = journal.write_part
+
+    def last_beat(part, url):
+        bucket.remove([n for n in bucket.sizes() if n.startswith(".building/locks/")])
+        return do(part, url)
+
+    monkeypatch.setattr(journal, "write_part", last_beat)
+    with pytest.raises(DataContractError, match="another process, .* is building it"):
+        make(archive, bucket.url, *MEMBERS[:2])
+    with pytest.raises(DataContractError, match="no store there"):
+        list_runs(bucket.url)
+
+
 def test_processes_cannot_share_the_memory_of_one(archive, bucket):
     with pytest.raises(DataContractError, match="memory"):
         make(archive, bucket.url, *MEMBERS, scheduler="processes")

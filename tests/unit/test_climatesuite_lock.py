@@ -43,7 +43,8 @@ def test_without_locks_a_build_goes_on(tmp_path, monkeypatch):
 
 def test_where_there_are_no_file_locks_an_object_says_who_writes(memory):
     with only_writer(memory):
-        held = json.loads(memory.read(".building/lock.json"))
+        (name,) = memory.sizes()
+        held = json.loads(memory.read(name))
         assert held["pid"] == os.getpid()
         with pytest.raises(DataContractError, match=f"process {os.getpid()} on .* is building it"), only_writer(memory):
             pass
@@ -51,8 +52,8 @@ def test_where_there_are_no_file_locks_an_object_says_who_writes(memory):
 
 
 def hold(place, **other):
-    held = {"host": "elsewhere", "pid": 1, "token": "t", "at": time.time(), **other}
-    place.write(".building/lock.json", json.dumps(held).encode())
+    held = {"host": "elsewhere", "pid": 1, "at": time.time(), **other}
+    place.write(".building/locks/other.json", json.dumps(held).encode())
 
 
 def test_a_writer_elsewhere_is_alive_while_it_refreshes_its_lock(memory):
@@ -62,6 +63,38 @@ def test_a_writer_elsewhere_is_alive_while_it_refreshes_its_lock(memory):
     hold(memory, at=time.time() - 600)
     with only_writer(memory):
         pass
+
+
+def test_of_two_writers_that_begin_together_at_most_one_writes(memory, monkeypatch):
+    """Whichever comes next: each looks, says that it is there, and looks again."""
+    write, begun = Place.write, []
+
+    def meanwhile(place, *about):
+        if not begun:  # the other one has looked as well, and goes on before this one has said anything
+            begun.append(True)
+            hold(memory)
+        return write(place, *about)
+
+    monkeypatch.setattr(Place, "write", meanwhile)
+    with pytest.raises(DataContractError, match="process 1 on elsewhere is building it"), only_writer(memory):
+        pass
+    assert list(memory.sizes()) == [".building/locks/other.json"]
+
+
+@pytest.mark.parametrize("beats", [False, True])
+def test_a_writer_that_was_taken_for_dead_does_not_publish_and_never_takes_the_lock_back(memory, beats, monkeypatch):
+    monkeypatch.setattr(lock, "_BEAT", 0.01 if beats else 60.0)
+    with only_writer(memory) as still_alone:
+        still_alone()
+        memory.remove(memory.sizes())
+        with pytest.raises(DataContractError, match="another process, as this one was silent for 120 s, is building"):
+            still_alone()
+        hold(memory)
+        time.sleep(0.1)
+        assert list(memory.sizes()) == [".building/locks/other.json"]
+        with pytest.raises(DataContractError, match="process 1 on elsewhere is building it"):
+            still_alone()
+    assert list(memory.sizes()) == [".building/locks/other.json"]
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="processes cannot be looked up without /proc")
