@@ -150,3 +150,10 @@ def test_sampling_without_what_it_needs_is_refused(trained, tmp_path, capsys):
         assert spf(["sample", *arguments, "--out", str(out)]) == 1
         assert message in capsys.readouterr().err
         assert not out.exists() and not list(tmp_path.iterdir())
+
+
+def test_a_file_in_the_way_of_a_folder_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "a").write_text("")
+    assert spf(["inspect", str(tmp_path / "a" / "emulator.pt")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and "emulator.pt" in said and "Traceback" not in said
