@@ -78,13 +78,15 @@ def cloud(args: argparse.Namespace) -> int:
 def build(args: argparse.Namespace) -> int:
     """Build a Zarr store from CMIP files and forcing files; a second run with the same input does nothing."""
     from climatesuite.build import build as build_store
+    from climatesuite.building.workers import terminated_as_interrupted
 
-    report = build_store(
-        args.archive, args.out, sources=args.sources, experiments=args.experiments, members=args.members,
-        variables=args.variables, forcings=args.forcings, forcing_names=args.forcing_names, years=args.years, grid=args.grid,
-        decade_start=args.decade_start, join_parents=args.join_parents, on_overlap=args.on_overlap, layout=args.layout,
-        scheduler=args.scheduler, workers=args.workers, progress=True,
-    )  # fmt: skip
+    with terminated_as_interrupted():
+        report = build_store(
+            args.archive, args.out, sources=args.sources, experiments=args.experiments, members=args.members,
+            variables=args.variables, forcings=args.forcings, forcing_names=args.forcing_names, years=args.years,
+            grid=args.grid, decade_start=args.decade_start, join_parents=args.join_parents, on_overlap=args.on_overlap,
+            layout=args.layout, scheduler=args.scheduler, workers=args.workers, progress=True,
+        )  # fmt: skip
     print(report)
     return 0
 

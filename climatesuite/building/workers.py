@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Thread
 
 from climatesuite.errors import DataContractError
 
@@ -33,7 +35,8 @@ def executor(scheduler: str | Executor, workers: int | None = None) -> Iterator[
         with ThreadPoolExecutor(count) as pool:
             yield pool
     elif scheduler == "processes":  # spawned: a forked child would inherit the locks of HDF5 and of zarr's event loop
-        with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(count, mp_context=spawn, initializer=_end_with_parent) as pool:
             yield pool
     elif scheduler == "dask" or "://" in scheduler:
         with _cluster(scheduler, count) as pool:
@@ -42,6 +45,28 @@ def executor(scheduler: str | Executor, workers: int | None = None) -> Iterator[
         raise DataContractError(
             "scheduler", repr(scheduler), f"{', '.join(SCHEDULERS)}, or an address such as tcp://host:8786", "correct it"
         )  # fmt: skip
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent is gone, killed perhaps: what it still wrote would be outside the lock."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # noqa: S101 - a worker has one
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """For some time SIGTERM does what SIGINT does: parts at work are finished, the journal and the lock are left in order."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
