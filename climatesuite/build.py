@@ -3,8 +3,9 @@
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from climatesuite.archive.read import Key
 from climatesuite.archive.repairs import of_records, say
 from climatesuite.archive.scan import member_key
 from climatesuite.building.commit import Parts, commit, unlike
-from climatesuite.building.journal import begin, do_part, finished, forget, remove_journal, sweep
+from climatesuite.building.journal import begin, do_part, finished, forget, has_finished, remove_journal, sweep
 from climatesuite.building.request import Request, make_request
 from climatesuite.building.units import Done
 from climatesuite.building.workers import executor
@@ -191,16 +192,18 @@ def _add(target: Place, request: Request, crew: _Crew, still_alone: Callable[[],
     rows = {key: _rows(place, request, key) for key in request.files}
     parts = request.parts(rows, new)
     kept = finished(place, parts)
+    published = read_provenance(place.url)["files"] if place.exists(NODE) else ()
     begin(place)
-    sweep(place, parts, kept, read_provenance(place.url)["files"] if place.exists(NODE) else ())
+    sweep(place, parts, kept, published)
     if parts:
-        made, failed = crew.do([p for p in parts if str(p) not in kept], place)
-        done = {**kept, **made}
-        for name, reason in unlike(place, parts, done).items():
-            failed[name] = reason
-            forget(place, next(p for p in parts if str(p) == name))
-        if failed:
-            raise _failure(place, target, len(parts), failed)
+        with _nothing_useless(place, target, published, still_alone):
+            made, failed = crew.do([p for p in parts if str(p) not in kept], place)
+            done = {**kept, **made}
+            for name, reason in unlike(place, parts, done).items():
+                failed[name] = reason
+                forget(place, next(p for p in parts if str(p) == name))
+            if failed:
+                raise _failure(place, target, len(parts), failed)
         commit(place, request, rows, parts, done, still_alone)
         say(of_records(r for line in done.values() for r in line["sources"]), stacklevel=4)
         finish(place)
@@ -213,11 +216,26 @@ def _add(target: Place, request: Request, crew: _Crew, still_alone: Callable[[],
     return sum(len(labels) for labels in new.values()), len(kept)
 
 
+@contextmanager
+def _nothing_useless(
+    place: Place, target: Place, published: Iterable[str], still_alone: Callable[[], None]
+) -> Iterator[None]:
+    """Where a build fails before a part is finished, nothing is left of it."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
+        if not has_finished(place):
+            still_alone()
+            sweep(place, (), {}, published)
+            remove_journal(place)
+            if place != target and not published:
+                shutil.rmtree(place.path, ignore_errors=True)
+        raise
+
+
 def _failure(place: Place, target: Place, total: int, failed: Mapping[str, str]) -> DataContractError:
-    """What failed, once nothing useless is left behind."""
+    """What failed, and what is kept."""
     finished_parts = total - len(failed)
-    if not finished_parts and place != target:
-        shutil.rmtree(place.path, ignore_errors=True)
     reasons = list(failed.values())
     rest = f"; and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
     stay = f"{finished_parts} finished parts are kept in {place.url}" if finished_parts else "nothing is kept"
@@ -258,9 +276,10 @@ def _missing(place: Place, request: Request) -> dict[Key, list[str]]:
         )  # fmt: skip
     runs = {key: known["settings"]["runs"].get("/".join(key), []) for key in request.files}
     _check_input(place, request, {k: [m for m in request.labels(k) if m in runs[k]] for k in request.files}, known)
-    damage = {} if place.is_unfinished else changed_files(place.url, deep=False)
+    changed_since = {} if place.is_unfinished else changed_files(place.url, deep=False)
+    damage = [(name, what) for name, what in changed_since.items() if name in known["files"]]  # strays do no harm
     if damage:
-        name, what = next(iter(damage.items()))
+        name, what = damage[0]
         raise DataContractError(
             place.url, f"damaged, {name}: {what}", "what was published", "delete the store to build it again"
         )

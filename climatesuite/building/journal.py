@@ -34,6 +34,11 @@ def finished(place: Place, parts: Sequence[FieldPart | ForcingPart]) -> dict[str
     return kept
 
 
+def has_finished(place: Place) -> bool:
+    """Whether any part is finished."""
+    return any(name.startswith(_UNITS) for name in place.sizes())
+
+
 def sweep(
     place: Place, parts: Iterable[FieldPart | ForcingPart], kept: dict[str, Done], published: Iterable[str]
 ) -> None:

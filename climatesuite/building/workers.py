@@ -26,8 +26,11 @@ def executor(scheduler: str | Executor, workers: int | None = None) -> Iterator[
         workers: How many, where they are started here; default the cores this process may use.
 
     Raises:
-        DataContractError: If the scheduler is unknown, not reachable, or dask.distributed is not installed.
+        DataContractError: If the scheduler is unknown, not reachable, or dask.distributed is not installed, or workers are less
+            than one.
     """
+    if workers is not None and workers < 1:
+        raise DataContractError("workers", str(workers), "one at least", "correct it, or leave it out for all cores")
     count = workers or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
     if isinstance(scheduler, Executor):
         yield scheduler

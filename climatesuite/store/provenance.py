@@ -128,13 +128,15 @@ def read_provenance(store: str | Path) -> dict[str, Any]:
 def changed_files(store: str | Path, deep: bool) -> dict[str, str]:
     """What differs from the day of publishing, by file name: missing, added, of another size, and if ``deep`` of other content.
 
-    Data of an unfinished addition is no part of the store and no difference.
+    Data of an unfinished addition is no part of the store and no difference; nor are hidden files, which desktops and file systems
+    leave behind.
     """
     place, known = Place(str(store)), read_provenance(store)["files"]
     there = place.sizes()
+    shown = [n for n in there if not n.startswith(".") and "/." not in n]
     is_adding = any(name.startswith(BUILDING) for name in there)
     own = {NODE, provenance_name(store)}
-    problems = {} if is_adding else {n: "not there when it was built" for n in there if n not in known and n not in own}
+    problems = {} if is_adding else {n: "not there when it was built" for n in shown if n not in known and n not in own}
     for name, (size, sha256) in known.items():
         if name not in there:
             problems[name] = "missing"

@@ -181,6 +181,16 @@ def test_a_damaged_store_is_not_taken_for_done(done):
     refuse(done, "damaged, .*: missing.*build it again")
 
 
+def test_stray_files_do_no_harm_and_only_those_that_are_not_hidden_are_mentioned(done):
+    for name in (".DS_Store", "TEST-ESM/ssp126/.DS_Store", "notes.txt"):
+        (done / "s.zarr" / name).write_text("mine")
+    assert make(done).was_noop
+    assert verify(done / "s.zarr") == ["notes.txt: not there when it was built"]
+    write_archive(done, scenarios=("ssp126",), members=("r11i1p1f1",))
+    assert make(done).added == 1
+    assert (done / "s.zarr/notes.txt").read_text() == "mine"
+
+
 def test_a_folder_that_is_no_store_is_never_touched(archive):
     (archive / "s.zarr").mkdir()
     (archive / "s.zarr" / "mine.txt").write_text("precious")

@@ -162,7 +162,14 @@ def test_a_scheduler_that_is_not_there_is_refused(archive, tmp_path, scheduler, 
     monkeypatch.setattr("climatesuite.building.workers.PATIENCE", 0.2)
     with pytest.raises(DataContractError, match="scheduler"):
         make(archive, tmp_path / "s.zarr", *MEMBERS, scheduler=scheduler)
-    assert not (tmp_path / "s.zarr").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_no_workers_are_refused_and_leave_nothing(archive, tmp_path, workers):
+    with pytest.raises(DataContractError, match=f"workers: {workers}; expected one at least"):
+        make(archive, tmp_path / "s.zarr", *MEMBERS, workers=workers)
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---- additions
@@ -261,6 +268,17 @@ def test_an_unfinished_addition_is_mentioned(archive, tmp_path):
     with pytest.raises(DataContractError, match="1 of 2 parts failed"):
         make(mine, store, "r2i1p1f1")
     assert "unfinished addition" in describe(store) and verify(store) == []
+
+
+def test_an_addition_that_fails_in_every_part_leaves_nothing(archive, tmp_path):
+    mine, store = shutil.copytree(archive, tmp_path / "a"), tmp_path / "s.zarr"
+    make(mine, store, "r1i1p1f1")
+    before = Place(str(store)).sizes()
+    for path in mine.glob("CMIP6/*_TEST-ESM_ssp126_r2i1p1f1_*"):
+        path.write_bytes(b"")
+    with pytest.raises(DataContractError, match="2 of 2 parts failed.*nothing is kept"):
+        make(mine, store, *MEMBERS[:2])
+    assert Place(str(store)).sizes() == before and not (store / ".building").exists()
 
 
 def test_what_a_failed_addition_left_is_gone_once_a_build_asks_for_nothing_new(archive, tmp_path):
