@@ -6,6 +6,7 @@ from pathlib import Path
 
 from spf.commands.outcome import judge, report, score
 from spf.commands.steps import hardware, ingest, sample, train
+from spf.commands.widths import set_widths
 from spf.commands.workspace import open_workspace
 from spf.config import load_config
 
@@ -24,6 +25,7 @@ def run(experiment: Path, folder: Path | None) -> int:
     log.info("%s on %s -> %s", config.name, hardware(), work.folder)
     ingest(work)
     train(work)
+    set_widths(work)
     seconds = sample(work)
     rows = score(work, seconds)
     checks = judge(work, rows) if config.gate else []
@@ -46,5 +48,6 @@ def train_only(experiment: Path, folder: Path | None) -> int:
     work = open_workspace(config, folder or Path("runs") / config.name)
     ingest(work)
     train(work)
+    set_widths(work)
     print(work.checkpoint)
     return 0

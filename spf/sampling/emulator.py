@@ -55,6 +55,7 @@ class Emulator:
         sampling: How its experiment draws, unless told otherwise.
         scenarios: Forcings that it carries, by scenario; their maps are area means of the blocks that it sees.
         card: Its scores and limits, where it was shipped with them (``spf ship``).
+        widths: Factors of drawn normalised fields by timescale, one a variable; none where they are as wide as they should be.
     """
 
     backbone: Backbone
@@ -69,6 +70,7 @@ class Emulator:
     sampling: SamplingConfig = SamplingConfig()
     scenarios: Mapping[str, xr.Dataset] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
+    widths: Mapping[str, Sequence[float]] = field(default_factory=dict)
     backbone_type: ClassVar[type[Backbone]] = Backbone
 
     @classmethod
@@ -91,9 +93,9 @@ class Emulator:
         marginals = {k: Marginal.from_dict(m) for k, m in content["marginals"].items()}
         how = from_dict(SamplingConfig, content["config"]["sampling"])
         source, carried = 1 if sources else UNKNOWN, Carried(content.get("scenarios", {}), codec)
-        card = content.get("card", {})
         return cls(
-            backbone, codec, marginals, start, known, digest, precision, sources, source, how, carried, card
+            backbone, codec, marginals, start, known, digest, precision, sources, source, how, carried, content.get("card", {}),
+            content.get("widths", {}),
         )  # fmt: skip
 
     def of(self, source_id: str) -> Self:
@@ -222,12 +224,26 @@ class Emulator:
         So many members go through the network together as fill a batch, always the same ones (`groups`). ``on_step`` is told how
         many windows a finished network call held; a member has `windows_per_member` of them.
         """
-        how = sampling or self.sampling
-        plan, series = self._plan(forcings, timescale, years, how), self.codec.encode_forcings(forcings)
-        predictor = self.codec.predictor(forcings)
+        plan, predictor = (
+            self._plan(forcings, timescale, years, sampling or self.sampling),
+            self.codec.predictor(forcings),
+        )
         frame = self.template(forcings, timescale, years)
         marginal = self.marginals[self.backbone.spec.path(timescale)[-1].key]
-        level = levels_of(self.codec.level(predictor), series.first_year, timescale, plan.labels)
+        level = levels_of(self.codec.level(predictor), int(forcings.year.values[0]), timescale, plan.labels)
+        width = torch.tensor(self.widths.get(timescale, [1.0] * self.shape[0])).reshape(-1, 1, 1, 1)
+        for member, z in self.normalised(forcings, timescale, members, years, seed, sampling, on_step):
+            forced = self.codec.forced(predictor, timescale, plan.labels, member)
+            yield member, self._fields(marginal.departure(width * z, 0, level), forced, frame)
+
+    def normalised(
+        self, forcings: xr.Dataset, timescale: str, members: Sequence[int], years: tuple[int, int] | None = None,
+        seed: int = 0, sampling: SamplingConfig | None = None, on_step: Callable[[float], None] | None = None,
+    ) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
+        """As `draw`, before widths and marginals: (number, normalised fields (var, step, lat, lon))."""
+        how = sampling or self.sampling
+        plan, series = self._plan(forcings, timescale, years, how), self.codec.encode_forcings(forcings)
+        seasons = self.marginals[self.backbone.spec.path(timescale)[-1].key].seasons
         for chosen in _grouped(members, self.members_together(timescale, plan, how)):
             with (
                 torch.inference_mode(),
@@ -235,9 +251,7 @@ class Emulator:
             ):
                 drawn = self.trajectories(timescale, series, plan, chosen, seed, how, on_step).float().cpu()
             for member, x in zip(chosen, drawn, strict=True):
-                kept = x.unflatten(1, (-1, marginal.seasons))[:, plan.keep].flatten(1, 2)
-                forced = self.codec.forced(predictor, timescale, plan.labels, member)
-                yield member, self._fields(marginal.departure(kept, 0, level), forced, frame)
+                yield member, x.unflatten(1, (-1, seasons))[:, plan.keep].flatten(1, 2)
 
     def groups(
         self, forcings: xr.Dataset, timescale: str, members: Sequence[int], years: tuple[int, int] | None = None,

@@ -1,7 +1,10 @@
 """An emulator from a checkpoint: who a member is, what is refused, how an ensemble gets to disk."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from climatesuite.errors import DataContractError
@@ -10,6 +13,7 @@ from spf.codec import FieldCodec
 from spf.commands import ensemble as ensemble_module
 from spf.commands.ensemble import predict_minutes, write_ensemble
 from spf.commands.inspect import describe
+from spf.commands.widths import widths
 from spf.config import SamplingConfig
 from spf.learning.data import open_training_runs
 from spf.learning.learn import learn
@@ -171,3 +175,16 @@ def test_forcings_beyond_those_of_training_are_said_to_be(emulator, forcings, ca
 
 def test_an_emulator_introduces_itself_in_one_line(emulator):
     assert repr(emulator) == "Emulator of TINY tas, pr, trained on {'low': 1}, 32-true"
+
+
+@pytest.mark.parametrize("timescale", ["decade", "year", "month"])
+def test_widths_measured_on_some_members_make_the_mean_square_of_others_one(emulator, forcings, timescale):
+    scenarios = {e: tiny.scenario(e, members=1)[["CO2", "SO2"]] for e in ("low", "high")}
+    found = widths(emulator, scenarios, timescale)
+    z = torch.stack([z for _, z in emulator.normalised(forcings, timescale, range(100, 108), seed=3)])
+    rows = emulator.codec.grid.row_weights()[:, None]
+    squares = ((found.reshape(-1, 1, 1, 1) * z).square() * rows).mean((0, 2, 3, 4))
+    assert float((squares - 1).abs().max()) < (0.25 if timescale == "decade" else 0.1)
+    wider = replace(emulator, widths={timescale: [2.0, 2.0]})
+    spread = [x.sample(forcings, timescale, 8, seed=1).tas.std("member").mean() for x in (wider, emulator)]
+    assert float(spread[0] / spread[1]) == pytest.approx(2.0, rel=0.02)
