@@ -19,7 +19,7 @@ from spf.sampling.emulator import Emulator
 log = logging.getLogger("spf")
 MEMBERS = {"decade": 8, "year": 2, "month": 2}
 """Drawn of each training scenario; two of other timescales."""
-LAST_YEARS = {"month": 20}
+LAST_YEARS = {"month": 10, "year": 40}
 """Of the record, where it is not drawn whole."""
 SEED = 20_150_102
 MOST = 1.25
