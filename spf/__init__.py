@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from spf.sampling.emulator import Emulator
 
+# before torch is loaded: threads that spin while they wait make a network's calls ten times slower beside another process
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 def load(emulator: "str | os.PathLike[str]") -> "Emulator":
     """A trained emulator: ``spf.load("cesm2")`` for one that comes with the package, or from its checkpoint file.

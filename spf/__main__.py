@@ -15,8 +15,6 @@ from climatesuite.conventions import TIMESCALES
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 is success, 1 a data, file or config error or a failed gate, 2 wrong usage."""
     args = parser().parse_args(argv)
-    # before torch is loaded: threads that spin while they wait made training ten times slower beside another process
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     logging.getLogger("spf").setLevel(logging.INFO)
     command: Callable[[argparse.Namespace], int] = args.command
