@@ -2,7 +2,8 @@
 
 ``python experiments/cost.py`` writes ``experiments/results/cost.json`` and prints its tables; ``--quick`` does the same with a
 small network and writes nothing. Weights are random and the known part of the velocity is `white_coupling`, which has no
-patterns: a trained emulator's takes a little longer. Every section has a process of its own, so that its peak memory is its own.
+patterns: a trained emulator's takes a little longer. Every section has a process of its own, so that its peak memory is its own,
+with threads that spin while they wait: measure on a machine that does nothing else.
 
 Ten years are drawn with equal calls a stage: by the pyramid; by one flow on the full grid in the windows of the pyramid's last
 stage; by one flow on the full grid with the whole trajectory in one window; and by an autoregressive pyramid in space alone
@@ -236,7 +237,7 @@ SECTIONS: dict[str, Callable[[], dict[str, Any]]] = {
 
 def apart(section: str) -> dict[str, Any]:
     """A section in a process of its own."""
-    here = {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    here = {"PYTHONPATH": str(Path(__file__).resolve().parents[1]), "OMP_WAIT_POLICY": "ACTIVE"}
     done = subprocess.run(
         [sys.executable, __file__, section], capture_output=True, text=True, check=True, env={**os.environ, **here}
     )

@@ -30,7 +30,7 @@ from climatesuite.store.place import Overlay, Place
 from climatesuite.store.provenance import is_untouched, source_record
 from climatesuite.store.write import Shards, write_forcings, write_statistics
 
-BLOCK_BYTES = 64 * 10**6
+BLOCK_BYTES = 32 * 10**6
 """Months are read and transformed in blocks of whole years of about this size."""
 _GRID = ("lat", "lat_bnds", "lon", "lon_bnds")
 Done = dict[str, Any]
