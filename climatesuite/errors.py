@@ -1,4 +1,4 @@
-"""The one error of data that breaks a contract: what, found, expected, remedy."""
+"""The one error of data that breaks a contract: what, found, expected, remedy; and how commands say any error."""
 
 
 class DataContractError(ValueError):
@@ -22,3 +22,10 @@ class DataContractError(ValueError):
 
 class RepairWarning(UserWarning):
     """Something in a file was wrong and has been set right without a guess; the text says in which file, and what."""
+
+
+def sentence(error: Exception) -> str:
+    """An error as a command says it; the operating system's with the file that it is about."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

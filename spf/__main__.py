@@ -10,6 +10,7 @@ from typing import Any
 
 from climatesuite.cli import years
 from climatesuite.conventions import TIMESCALES
+from climatesuite.errors import sentence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,11 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = args.command
     try:
         return command(args)
-    except ValueError as error:  # DataContractError is one
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: {f'{error.filename}: {error.strerror}' if error.filename else error}", file=sys.stderr)
+    except (ValueError, OSError) as error:  # DataContractError is a ValueError
+        print(f"error: {sentence(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it stopped", file=sys.stderr)

@@ -113,9 +113,6 @@ def marginal_of(samples: Sequence[Iterable[Tensor]], levels: Sequence[Tensor]) -
             halves[i % 2].add(x, level[done : done + x.shape[1]])
             done += x.shape[1]
     total = halves[0] + halves[1] if halves[1].n else halves[0]
-    if not any(bool(level.any()) for level in levels):
-        gain = (total.xx / total.n).sqrt().clamp_min(SMALLEST)
-        return Marginal(gain, bend_of(total.xxx / total.n / gain**3))
     growth = (total.growth() * agreement(*(h.growth() for h in halves))).clamp(-MOST_GROWTH, MOST_GROWTH)
     whole = torch.cat(list(levels))
     centre = total.t / total.n
@@ -125,8 +122,10 @@ def marginal_of(samples: Sequence[Iterable[Tensor]], levels: Sequence[Tensor]) -
         for power in (2, 3)
     )
     gain = (total.xx / total.n / second).sqrt().clamp_min(SMALLEST)
-    about = torch.tensor([centre, float(whole.min()), float(whole.max())])
-    return Marginal(gain, bend_of(total.xxx / total.n / gain**3 / third), growth, about)
+    bend = bend_of(total.xxx / total.n / gain**3 / third)
+    if not bool(whole.any()):
+        return Marginal(gain, bend)
+    return Marginal(gain, bend, growth, torch.tensor([centre, float(whole.min()), float(whole.max())]))
 
 
 def agreement(one: Tensor, other: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ cells (`coupling`, `regression`). Detail is taken about what the expected block 
 forcing, other correlations, non-Gaussian shapes.
 
 A window is worked on as rows of cells, in the order of their blocks, with steps beside each other: patterns are then plain matrix
-products, blocks are means over one axis, classes are slices, and a few windows at a time stay in a processor's cache.
+products, blocks are means over one axis, classes are one batched product, and a few windows at a time stay in a processor's cache.
 """
 
 import torch
