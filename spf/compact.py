@@ -14,8 +14,8 @@ from torch import Tensor
 
 SMALLEST = 2048
 """Smaller tensors are kept whole."""
-WHOLE = ("covariance", "correlation", "series_of_maps", "maps")
-EIGHT_BITS = ("patterns", "companions", "departure", "pattern_change")
+WHOLE = ("covariance", "together", "correlation", "series_of_maps", "maps")
+EIGHT_BITS = ("patterns", "companions", "surroundings", "departure", "pattern_change")
 STEPS = 127
 
 

@@ -21,6 +21,8 @@ from spf.pyramid.windows import ForcingSeries, calendar_ids, january
 LARGEST_BATCH = {"decade": 8, "lustrum": 8, "year": 16, "quarter": 16, "month": 16}
 """Windows in a batch at most. Independent decades are few: larger batches made the network memorise them (a held-out training
 member's loss at stage 0 rose after four minutes on CESM2)."""
+SHARING = 4
+"""Windows of a batch that have one flow time."""
 AT_AN_END = 0.2
 """Share of batches whose windows lie at an end of their trajectory and see neighbours on one side only."""
 LOADED_BYTES = 4 * 2**30
@@ -263,8 +265,16 @@ def noised(
 
 
 def draw_times(n: int, how: str, generator: torch.Generator) -> Tensor:
-    """Flow times (n,), ``uniform`` or from the ``middle``: the logistic function of standard normal numbers."""
-    return torch.randn(n, generator=generator).sigmoid() if how == "middle" else torch.rand(n, generator=generator)
+    """Flow times (n,), ``uniform`` or from the ``middle``: the logistic function of standard normal numbers.
+
+    Neighbours share one, as the prior's matrices are made for each; uniform ones are spread evenly over a batch.
+    """
+    groups = -(-n // SHARING)
+    if how == "middle":
+        times = torch.randn(groups, generator=generator).sigmoid()
+    else:
+        times = (torch.randperm(groups, generator=generator) + torch.rand(groups, generator=generator)) / groups
+    return times.repeat_interleave(SHARING)[:n]
 
 
 class WindowStream(IterableDataset[Batch]):

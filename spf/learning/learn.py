@@ -13,7 +13,7 @@ from spf.learning import held_out
 from spf.learning.curves import write_learning_curves
 from spf.learning.data import TrainingRun, WindowStream
 from spf.learning.initial import load_initial
-from spf.learning.measure import measure_couplings
+from spf.learning.measure import measure_couplings, regions
 from spf.learning.module import FlowModule
 from spf.learning.packing import PackedStream
 from spf.learning.sources import learned_sources, measure_windows
@@ -65,7 +65,7 @@ def learn(
     given, (runs, aside) = runs, held_out.set_aside(runs, how.held_out)
     windows = measure_windows(runs, spec, rows, progress, config.data.growth)
     sources = learned_sources({config.data.source_id: codec, **(others or {})}, windows, given)
-    couplings = measure_couplings(runs, windows, progress)
+    couplings = measure_couplings(runs, windows, progress, regions(codec.grid.lat_bnds, codec.grid.lon_bnds))
     backbone = backbone_type(
         size, spec, couplings, codec.grid.lat, codec.grid.lon, len(codec.variables), len(codec.forcings),
         n_sources=len(sources), forcing_pooling=codec.forcing_pooling,

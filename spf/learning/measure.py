@@ -8,7 +8,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from spf.learning.data import TrainingRun, Windows
-from spf.pyramid.coupling import Coupling, Series, measure_coupling
+from spf.pyramid.coupling import Coupling, Series
+from spf.pyramid.covariance import measure_coupling
 from spf.pyramid.marginals import Marginal, bend_of
 from spf.pyramid.operators import pool_space, upsample
 from spf.pyramid.spec import MONTHS_IN, PyramidSpec, Stage
@@ -21,8 +22,10 @@ SMALLEST = 1e-4
 """Least standard deviation, in scale units: a cell that never changes is no division by zero."""
 SERIES_YEARS = 40
 """Longest stretch of a run that is held at once when months are measured; longer runs are measured in several."""
-TAPER = {"decade": 1.5, "lustrum": 3.0, "year": 16.0, "quarter": 24.0, "month": 24.0}
+TAPER = {"decade": 5.0, "lustrum": 3.0, "year": 16.0, "quarter": 24.0, "month": 24.0}
 """Steps over which measured autocovariances fade: a record holds few independent decades."""
+REGIONS = (((-90.0, 90.0), (0.0, 360.0)), ((-5.0, 5.0), (190.0, 240.0)))
+"""Latitudes and longitudes of the globe and of Niño-3.4, degrees."""
 MOST_GROWTH = 0.3
 """Of the logarithm of a standard deviation by kelvin of warming."""
 
@@ -165,8 +168,17 @@ def _deviation(x: Tensor) -> Tensor:
     return x.square().mean(1, keepdim=True).sqrt().clamp_min(SMALLEST)
 
 
-def measure_couplings(runs: Sequence[TrainingRun], windows: Windows, progress: bool = False) -> dict[str, Coupling]:
-    """How each stage hangs on its parent, which patterns it has and how they persist, from the whole runs."""
+def measure_couplings(
+    runs: Sequence[TrainingRun], windows: Windows, progress: bool = False, wide: Tensor | None = None
+) -> dict[str, Coupling]:
+    """How each stage hangs on its parent, which patterns it has and how they persist, from the whole runs.
+
+    Args:
+        runs: The runs.
+        windows: Builds their windows.
+        progress: Whether to show it.
+        wide: Weights (region, lat, lon) of averages of every variable that count among the leading patterns, see `regions`.
+    """
     couplings, spec = {}, windows.spec
     n_years = sum(run.years.shape[1] for run in runs)
     for key, stage in tqdm(spec.stages().items(), desc="measuring patterns", disable=not progress):
@@ -174,9 +186,36 @@ def measure_couplings(runs: Sequence[TrainingRun], windows: Windows, progress: b
         block = MONTHS_IN[stage.parent_timescale] // stage.months
         lags = spec.core[stage.timescale] + 2 * spec.halo[stage.timescale] + 2 * block
         independent = n_years // max(1, stage.months // 12)
-        taper = TAPER[stage.timescale]
-        couplings[key] = measure_coupling(series, stage, min(PATTERNS, independent // 2), lags, taper)
+        averages = None if wide is None else _averages(wide, windows.marginals[key], stage)
+        patterns, taper = min(PATTERNS, independent // 2), TAPER[stage.timescale]
+        couplings[key] = measure_coupling(series, stage, patterns, lags, taper, averages)
     return couplings
+
+
+def regions(lat_bnds: Sequence[tuple[float, float]], lon_bnds: Sequence[tuple[float, float]]) -> Tensor:
+    """Area of every cell inside regions whose averages matter, the globe and Niño-3.4: (region, lat, lon), sum 1 each.
+
+    Args:
+        lat_bnds: Edges of the rows, degrees.
+        lon_bnds: Edges of the columns, degrees east.
+    """
+    lat, lon = (torch.tensor(b, dtype=torch.float64).sort(1).values for b in (lat_bnds, lon_bnds))
+    found = []
+    for (south, north), (west, east) in REGIONS:
+        rows = torch.deg2rad(lat.clamp(south, north)).sin().diff(dim=1)
+        columns = torch.stack([(lon + turn).clamp(west, east).diff(dim=1)[:, 0] for turn in (-360.0, 0.0, 360.0)]).sum(
+            0
+        )
+        found.append(rows * columns)
+    return torch.stack([x / x.sum() for x in found]).float()
+
+
+def _averages(wide: Tensor, marginal: Marginal, stage: Stage) -> Tensor:
+    """Weights, of length 1, of every variable's regional averages in normalised fields of a stage (average, var, lat, lon)."""
+    area = pool_space(wide, stage.pooling, torch.ones(wide.shape[-2]))
+    weights = area[:, None] * marginal.gain.mean(1)
+    each = torch.eye(weights.shape[1])[:, None, :, None, None] * weights
+    return each.flatten(0, 1) / each.flatten(0, 1).flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
 
 
 def _series(run: TrainingRun, windows: Windows, stage: Stage) -> list[Series]:

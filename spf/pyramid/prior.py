@@ -129,7 +129,7 @@ class Cells(nn.Module):
             "axes": axes, "order": order, "back": back, "patterns": patterns[:, order] * inside,
             "rest": part.rest.flatten(1)[:, cells].flatten()[order],
             "spread": torch.einsum("avc,vc->ac", axes.square(), spread).flatten()[order],
-            **{name: getattr(part, name) for name in ("covariance", "slope", "correlation", "rest_slope")},
+            **{name: getattr(part, name) for name in ("together", "covariance", "slope", "correlation", "rest_slope")},
         }  # fmt: skip
         self.axes: Tensor
         self.order: Tensor
@@ -137,6 +137,7 @@ class Cells(nn.Module):
         self.patterns: Tensor
         self.rest: Tensor
         self.spread: Tensor
+        self.together: Tensor
         self.covariance: Tensor
         self.slope: Tensor
         self.correlation: Tensor
@@ -146,7 +147,7 @@ class Cells(nn.Module):
 
     def regression(self, stage: Stage, times: Tensor, steps: int, phase: int, noise: float, white: float) -> Regression:
         """Its matrices, see `regress`, those of the rest for each of ``kinds``."""
-        series, rest = (self.covariance, self.slope), (self.correlation, self.rest_slope)
+        series, rest = (self.together, self.covariance, self.slope), (self.correlation, self.rest_slope)
         return regress(stage, series, rest, times, steps, phase, noise, white).of(self.kinds)
 
     def answer(
@@ -169,10 +170,10 @@ class Cells(nn.Module):
         spectral, r = self._spectral(z, m, unknown)
         scaled = (spectral * r).flatten(1, 2)
         target = torch.bmm(scaled, m.turned).baddbmm_(spectral.flatten(1, 2), m.lost, alpha=-1).reshape(z.shape)
-        out = self._back(self._with_patterns(target, torch.bmm(each, m.target).flatten(1)))
+        out = self._back(self._with_patterns(target, _through(each, m.joint_target, m.target)))
         if not also_clean:
             return (out,)
-        clean, own = torch.bmm(scaled, m.cleared).reshape(z.shape), torch.bmm(each, m.clean).flatten(1)
+        clean, own = torch.bmm(scaled, m.cleared).reshape(z.shape), _through(each, m.joint_clean, m.clean)
         return out, self._back(self._with_patterns(clean, own)), own
 
     def _spectral(self, z: Tensor, m: Regression, unknown: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -191,6 +192,13 @@ class Cells(nn.Module):
         """Rows (row, column) as variables (var, cell, column)."""
         along = z.index_select(0, self.back).unflatten(0, (len(self.axes), -1))
         return torch.stack([_combined(v, along) for v in self.axes.to(z).transpose(0, 1)[..., None]])
+
+
+def _through(each: Tensor, joint: Tensor, single: Tensor) -> Tensor:
+    """Rows of amplitudes (pattern, window, step) times the matrices of the leading ones together and of each other one."""
+    k = len(each) - len(single)
+    together = (each[:k].transpose(0, 1).flatten(1) @ joint).unflatten(1, (k, each.shape[2])).transpose(0, 1)
+    return torch.cat([together, torch.bmm(each[k:], single)]).flatten(1)
 
 
 def _combined(weights: Tensor, parts: Tensor) -> Tensor:

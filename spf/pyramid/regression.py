@@ -17,7 +17,10 @@ class Regression:
     """What multiplies rows of steps, at some flow times (time, ...) or, after `at`, at one.
 
     Attributes:
-        target: From a pattern's amplitudes to their expected target (time, pattern, step, step).
+        joint_target: From the leading patterns' amplitudes, all steps of the first and so on, to their expected target (time,
+            pattern step, pattern step).
+        joint_clean: To their expected clean amplitudes, the same shape.
+        target: From another pattern's amplitudes to their expected target (time, pattern, step, step).
         clean: To the expected clean amplitudes, the same shape.
         values: Eigenvalues of the state's correlation (time, axis, class, step).
         vectors: Eigenvectors, in columns (time, axis, class, step, step).
@@ -28,6 +31,8 @@ class Regression:
         unknown: Share of the rest's variance that the state leaves unknown (time,).
     """
 
+    joint_target: Tensor
+    joint_clean: Tensor
     target: Tensor
     clean: Tensor
     values: Tensor
@@ -50,7 +55,7 @@ class Regression:
 
 
 def regress(
-    stage: Stage, series: tuple[Tensor, Tensor], rest: tuple[Tensor, Tensor], times: Tensor, steps: int, phase: int,
+    stage: Stage, series: tuple[Tensor, Tensor, Tensor], rest: tuple[Tensor, Tensor], times: Tensor, steps: int, phase: int,
     noise: float, white: float,
 ) -> Regression:  # fmt: skip
     """Matrices of a part.
@@ -60,7 +65,8 @@ def regress(
 
     Args:
         stage: Gives the levels.
-        series: Autocovariance of patterns' amplitudes (pattern, lag), regression of their parents (pattern,).
+        series: Covariances of the leading patterns' amplitudes (k, k, lag), autocovariance of all (pattern, lag), regression of
+            their parents (pattern,).
         rest: Autocorrelation of the rest (axis, class, lag), regression of its parents (axis,).
         times: Distinct flow times.
         steps: Of the window.
@@ -68,9 +74,10 @@ def regress(
         noise: Variance of unit noise along a pattern.
         white: The same in a cell.
     """
-    (covariance, slope), (correlation, rest_slope) = ([part.to(times) for part in parts] for parts in (series, rest))
-    level = noise_level(times, stage).to(times)
-    target, clean = _patterns(stage, covariance, slope, times, steps, phase, noise)
+    together, covariance, slope, correlation, rest_slope = (part.to(times) for part in (*series, *rest))
+    level, k = noise_level(times, stage).to(times), len(together)
+    joint = _joint(stage, together, slope[:k], times, steps, phase, noise)
+    target, clean = _patterns(stage, covariance[k:], slope[k:], times, steps, phase, noise)
     state, cross, own = moments(stage, correlation, rest_slope[:, None], times, steps, phase)
     # single precision has given NaN here: at flow time 0 only whole parents are in the state, and many eigenvalues are 0
     values, vectors = (part.to(times) for part in torch.linalg.eigh(state.double()))
@@ -81,7 +88,7 @@ def regress(
     lost = (white * level).reshape(-1, 1, 1, 1, 1) * vectors.transpose(-1, -2)
     turned, back = ((matrix @ vectors).transpose(-1, -2) for matrix in (cross, own))
     unknown = (1 - known / (correlation[..., 0].mean() * steps)).clamp(0, 1)
-    return Regression(target, clean, values, vectors, turned, lost, back, noisy, unknown)
+    return Regression(*joint, target, clean, values, vectors, turned, lost, back, noisy, unknown)
 
 
 def _patterns(
@@ -90,13 +97,37 @@ def _patterns(
     """E[target | state] and E[clean | state] of each pattern's amplitude, for rows (time, pattern, step, step) each."""
     if not len(covariance):
         return (times.new_zeros(len(times), 0, steps, steps),) * 2
-    state, cross, clean = moments(stage, covariance, slope, times, steps, phase)
-    level, eye = noise_level(times, stage).reshape(-1, 1, 1, 1), torch.eye(steps).to(state)
+    level = noise_level(times, stage).reshape(-1, 1, 1, 1)
+    return _solved(moments(stage, covariance, slope, times, steps, phase), level, noise)
+
+
+def _joint(
+    stage: Stage, together: Tensor, slope: Tensor, times: Tensor, steps: int, phase: int, noise: float
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The same of the leading patterns together, for rows (time, pattern step, pattern step) each."""
+    k = len(together)
+    if not k:
+        return (times.new_zeros(len(times), 0, 0),) * 2
+    both = torch.cat([together.flip(-1)[..., :-1].transpose(0, 1), together], -1)  # lags -L + 1 ... L - 1
+    own, mixed, above = (
+        m.transpose(1, 2).reshape(k * steps, k * steps)
+        for m in block_moments(both, steps, stage.factors[0], phase, True)
+    )
+    slope = slope.repeat_interleave(steps)
+    mixed, above = mixed * slope, slope[:, None] * above * slope
+    found = _mixture(stage, (own, mixed, above), times.new_ones(()), times)
+    return _solved(found, noise_level(times, stage).reshape(-1, 1, 1), noise)
+
+
+def _solved(found: tuple[Tensor, Tensor, Tensor], level: Tensor, noise: float) -> tuple[Tensor, Tensor]:
+    """What rows of the state, with noise added to its covariance, are multiplied by for target and clean fields."""
+    state, cross, clean = found
+    eye = torch.eye(state.shape[-1]).to(state)
     # in double precision, as series that hardly change are nearly singular
     state = (state + (noise * level.square() + SMALL) * eye).double()
     sought = torch.cat([(cross - noise * level * eye).transpose(-1, -2), clean.transpose(-1, -2)], -1)
-    solved = torch.linalg.solve(state, sought.double()).to(times)  # the state's covariance is symmetric
-    return solved[..., :steps], solved[..., steps:]
+    solved = torch.linalg.solve(state, sought.double()).to(cross)  # the state's covariance is symmetric
+    return solved[..., : len(eye)], solved[..., len(eye) :]
 
 
 def moments(
@@ -112,7 +143,14 @@ def moments(
         steps: In the window.
         phase: Place of the first step in its block.
     """
-    own, mixed, above = block_moments(lagged, steps, stage.factors[0], phase)
+    return _mixture(stage, block_moments(lagged, steps, stage.factors[0], phase), slope, times)
+
+
+def _mixture(
+    stage: Stage, found: tuple[Tensor, Tensor, Tensor], slope: Tensor, times: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `moments`, of covariances of fields with themselves, with the means over their blocks, and of those."""
+    own, mixed, above = found
     base = torch.stack([own, mixed, mixed.transpose(-1, -2), above])
     slope = slope.expand(own.shape[:-2])
     t, fall = times.reshape(-1, *[1] * slope.ndim), noise_fall(stage)
@@ -122,23 +160,27 @@ def moments(
     state = torch.stack([alpha**2, alpha * beta, alpha * beta, beta**2])
     cross = torch.stack([gain * alpha, gain * beta, -lead * alpha, -lead * beta])
     clean = torch.stack([alpha, beta, none, none])
-    found = torch.einsum("mkt...,k...ij->mt...ij", torch.stack([state, cross, clean]), base)
-    return found[0], found[1], found[2]
+    mixed_in = torch.einsum("mkt...,k...ij->mt...ij", torch.stack([state, cross, clean]), base)
+    return mixed_in[0], mixed_in[1], mixed_in[2]
 
 
-def block_moments(lagged: Tensor, steps: int, ratio: int, phase: int) -> tuple[Tensor, Tensor, Tensor]:
+def block_moments(
+    lagged: Tensor, steps: int, ratio: int, phase: int, signed: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """Covariances (..., step, step) of a stationary series with itself, with the means over its blocks, and of those.
 
     Args:
         lagged: Autocovariance (..., lag); zero beyond.
+        signed: Whether lags go from -L + 1 to L - 1, those of a later second series being positive, instead of from 0.
         steps: In the window.
         ratio: Steps in a block.
         phase: Place of the window's first step in its block; blocks may reach beyond the window.
     """
     blocks = math.ceil((phase + steps) / ratio)
     whole = torch.arange(blocks * ratio, device=lagged.device)
-    lag = (whole[:, None] - whole[None]).abs()
-    full = torch.where(lag < lagged.shape[-1], lagged[..., lag.clamp_max(lagged.shape[-1] - 1)], lagged.new_zeros(()))
+    lag = whole[None] - whole[:, None]
+    lag, beyond = (lag + lagged.shape[-1] // 2, lagged.shape[-1]) if signed else (lag.abs(), lagged.shape[-1])
+    full = torch.where((lag >= 0) & (lag < beyond), lagged[..., lag.clamp(0, beyond - 1)], lagged.new_zeros(()))
     inside = slice(phase, phase + steps)
     own = full[..., inside, inside]
     if ratio == 1:

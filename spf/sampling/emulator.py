@@ -33,6 +33,7 @@ from spf.sampling.conditions import Conditions, calls_of
 from spf.sampling.plan import Plan, levels_of, plan_windows
 from spf.sampling.restore import make_backbone
 from spf.sampling.sampler import cascade, groups_of, windows_in
+from spf.sampling.waves import widened
 from spf.sources import UNKNOWN, Source, averaged_codec, averaged_marginals, provenance_of, sharing
 
 log = logging.getLogger("spf")
@@ -55,7 +56,7 @@ class Emulator:
         sampling: How its experiment draws, unless told otherwise.
         scenarios: Forcings that it carries, by scenario; their maps are area means of the blocks that it sees.
         card: Its scores and limits, where it was shipped with them (``spf ship``).
-        widths: Factors of drawn normalised fields by timescale, one a variable; none where they are as wide as they should be.
+        widths: Factors of drawn normalised fields' zonal waves (var, wave) by timescale; none where they are as they should be.
     """
 
     backbone: Backbone
@@ -70,7 +71,7 @@ class Emulator:
     sampling: SamplingConfig = SamplingConfig()
     scenarios: Mapping[str, xr.Dataset] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
-    widths: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    widths: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
     backbone_type: ClassVar[type[Backbone]] = Backbone
 
     @classmethod
@@ -224,17 +225,14 @@ class Emulator:
         So many members go through the network together as fill a batch, always the same ones (`groups`). ``on_step`` is told how
         many windows a finished network call held; a member has `windows_per_member` of them.
         """
-        plan, predictor = (
-            self._plan(forcings, timescale, years, sampling or self.sampling),
-            self.codec.predictor(forcings),
-        )
-        frame = self.template(forcings, timescale, years)
+        plan = self._plan(forcings, timescale, years, sampling or self.sampling)
+        predictor, frame = self.codec.predictor(forcings), self.template(forcings, timescale, years)
         marginal = self.marginals[self.backbone.spec.path(timescale)[-1].key]
         level = levels_of(self.codec.level(predictor), int(forcings.year.values[0]), timescale, plan.labels)
-        width = torch.tensor(self.widths.get(timescale, [1.0] * self.shape[0])).reshape(-1, 1, 1, 1)
+        waves = self.widths.get(timescale)
         for member, z in self.normalised(forcings, timescale, members, years, seed, sampling, on_step):
             forced = self.codec.forced(predictor, timescale, plan.labels, member)
-            yield member, self._fields(marginal.departure(width * z, 0, level), forced, frame)
+            yield member, self._fields(marginal.departure(widened(z, waves), 0, level), forced, frame)
 
     def normalised(
         self, forcings: xr.Dataset, timescale: str, members: Sequence[int], years: tuple[int, int] | None = None,

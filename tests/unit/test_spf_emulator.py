@@ -13,11 +13,12 @@ from spf.codec import FieldCodec
 from spf.commands import ensemble as ensemble_module
 from spf.commands.ensemble import predict_minutes, write_ensemble
 from spf.commands.inspect import describe
-from spf.commands.widths import widths
+from spf.commands.widths import training_fields, widths
 from spf.config import SamplingConfig
 from spf.learning.data import open_training_runs
 from spf.learning.learn import learn
 from spf.sampling.emulator import Emulator
+from spf.sampling.waves import wave_power, widened
 from worlds import tiny
 
 KNOWN = {
@@ -177,14 +178,30 @@ def test_an_emulator_introduces_itself_in_one_line(emulator):
     assert repr(emulator) == "Emulator of TINY tas, pr, trained on {'low': 1}, 32-true"
 
 
-@pytest.mark.parametrize("timescale", ["decade", "year", "month"])
-def test_widths_measured_on_some_members_make_the_mean_square_of_others_one(emulator, forcings, timescale):
-    scenarios = {e: tiny.scenario(e, members=1)[["CO2", "SO2"]] for e in ("low", "high")}
+@pytest.mark.parametrize("timescale", ["year", "month"])
+def test_widths_measured_on_some_members_bring_others_to_the_power_of_training(emulator, forcings, timescale):
+    scenarios = {e: tiny.scenario(e, members=1) for e in ("low", "high")}
     found = widths(emulator, scenarios, timescale)
-    z = torch.stack([z for _, z in emulator.normalised(forcings, timescale, range(100, 108), seed=3)])
-    rows = emulator.codec.grid.row_weights()[:, None]
-    squares = ((found.reshape(-1, 1, 1, 1) * z).square() * rows).mean((0, 2, 3, 4))
-    assert float((squares - 1).abs().max()) < (0.25 if timescale == "decade" else 0.1)
-    wider = replace(emulator, widths={timescale: [2.0, 2.0]})
-    spread = [x.sample(forcings, timescale, 8, seed=1).tas.std("member").mean() for x in (wider, emulator)]
+    assert found.shape == (2, forcings.sizes["lon"] // 2 + 1)
+    narrow = replace(emulator, widths={timescale: found.tolist()})
+    rows = emulator.codec.grid.row_weights()
+    z = [widened(z, found.tolist()) for _, z in emulator.normalised(forcings, timescale, range(100, 108), seed=3)]
+    drawn = torch.stack([wave_power(x, rows).sum(1) for x in z]).mean(0)
+    real = torch.stack([wave_power(x, rows).sum(1) for x in training_fields(emulator, scenarios, timescale)]).mean(0)
+    torch.testing.assert_close(drawn, real, rtol=0.1, atol=0)
+    wider = replace(emulator, widths={timescale: (2 * found).tolist()})
+    spread = [x.sample(forcings, timescale, 8, seed=1).tas.std("member").mean() for x in (wider, narrow)]
     assert float(spread[0] / spread[1]) == pytest.approx(2.0, rel=0.02)
+
+
+@pytest.mark.parametrize("width", [8, 9])
+def test_powers_of_zonal_waves_sum_to_the_mean_square_and_take_factors(width):
+    z, rows = (
+        torch.randn(2, 5, 4, width, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([1.0, 2.0, 2.0, 1.0]),
+    )
+    power = wave_power(z, rows)
+    torch.testing.assert_close(power.sum(1), (z.square().mean((1, 3)) @ (rows / rows.sum())))
+    factors = torch.rand(2, width // 2 + 1, generator=torch.Generator().manual_seed(1)) + 0.5
+    torch.testing.assert_close(wave_power(widened(z, factors.tolist()), rows), factors.square() * power)
+    assert widened(z, None) is z

@@ -12,7 +12,7 @@ from spf.codec import FieldCodec
 from spf.learning.data import Held, Windows, WindowStream, draw_shape, open_training_runs
 from spf.learning.ema import MovingAverage
 from spf.learning.learn import learn
-from spf.learning.measure import measure_couplings, measure_marginals
+from spf.learning.measure import measure_couplings, measure_marginals, regions
 from spf.learning.module import schedule
 from spf.learning.train import SNAPSHOT
 from spf.plain import from_dict, to_dict
@@ -304,3 +304,13 @@ def test_stages_can_be_drawn_unequally(world):
     assert index.count(0) == 0 and index.count(2) / 4000 == pytest.approx(0.75, abs=0.03)
     with pytest.raises(ValueError, match="2 shares for 3 stages"):
         stream(world, shares=(1.0, 1.0))
+
+
+def test_regions_are_the_globe_and_the_tropical_pacific_by_area():
+    lat = [(-90.0, -30.0), (-30.0, 0.0), (0.0, 30.0), (30.0, 90.0)]
+    lon = [(-30.0, 60.0), (60.0, 150.0), (150.0, 240.0), (240.0, 330.0)]
+    globe, pacific = regions(lat, lon)
+    torch.testing.assert_close(globe, torch.full((4, 4), 1 / 16))
+    expected = torch.zeros(4, 4)
+    expected[1:3, 2] = 0.5
+    torch.testing.assert_close(pacific, expected)
