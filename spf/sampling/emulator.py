@@ -56,7 +56,7 @@ class Emulator:
         sampling: How its experiment draws, unless told otherwise.
         scenarios: Forcings that it carries, by scenario; their maps are area means of the blocks that it sees.
         card: Its scores and limits, where it was shipped with them (``spf ship``).
-        widths: Factors of drawn normalised fields' zonal waves (var, wave) by timescale; none where they are as they should be.
+        widths: Factors of drawn fields' zonal waves (var, lat, wave) by timescale; none where they are as they should be.
     """
 
     backbone: Backbone
@@ -71,7 +71,7 @@ class Emulator:
     sampling: SamplingConfig = SamplingConfig()
     scenarios: Mapping[str, xr.Dataset] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
-    widths: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+    widths: Mapping[str, Tensor] = field(default_factory=dict)
     backbone_type: ClassVar[type[Backbone]] = Backbone
 
     @classmethod
