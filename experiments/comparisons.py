@@ -124,7 +124,7 @@ def cost(work: Workspace, emulator: Emulator, timescale: str) -> dict[str, float
     forcings = only(
         open_run(work.store, config.data.source_id, work.test_scenario(), "month"), config.data.forcings
     ).load()
-    years = config.sampling.month_years if timescale == "month" else config.data.years
+    years = config.years_of(timescale)
     grid = (len(emulator.codec.grid.lat), len(emulator.codec.grid.lon))
     model = CostModel(config.pyramid, config.network, grid, forcing_pooling=config.data.forcing_pooling)
     calls = emulator.calls(forcings, timescale, years, config.sampling)

@@ -128,6 +128,10 @@ class NetworkConfig:
         )
         if not isinstance(self.patch, int):
             object.__setattr__(self, "patch", tuple(self.patch))
+        for name in ("width", "depth", "heads", "patch", "forcing_patch", "mlp_ratio"):
+            values = getattr(self, name)
+            least = min(values if isinstance(values, tuple) else (values,), default=0)
+            _require(least >= 1, f"network.{name} {values} must be at least 1")
         _require(
             self.heads > 0 and self.width % (2 * self.heads) == 0,
             f"network.heads {self.heads} does not divide width {self.width} into even parts; choose another",
@@ -209,8 +213,17 @@ class TrainingConfig:
             self.times in ("uniform", "middle"),
             f"training.times {self.times!r} is unknown; expected uniform or middle",
         )
-        for name, least in (("parts", 1), ("held_out", 0), ("devices", 0)):
+        whole = (
+            ("parts", 1),
+            ("held_out", 0),
+            ("devices", 0),
+            ("max_steps", 1),
+            ("tokens_per_step", 1),
+            ("warmup_steps", 0),
+        )
+        for name, least in whole:
             _require(getattr(self, name) >= least, f"training.{name} {getattr(self, name)} must be at least {least}")
+        _require(self.learning_rate > 0, f"training.learning_rate {self.learning_rate} must be positive")
         _require(
             self.precision in ("auto", "32-true", "bf16-mixed"),
             f"training.precision {self.precision!r} is unknown; expected one of auto, 32-true, bf16-mixed",
@@ -231,7 +244,7 @@ class SamplingConfig:
 
     Args:
         members: Ensemble size by timescale.
-        month_years: First and last year of the monthly ensemble; decades and years cover data.years.
+        month_years: First and last year of the monthly ensemble; data.years if left as it is, as decades and years.
         solver: ODE solver.
         n_steps: Steps a stage: one number, or one for each stage, coarse to fine.
         shift: Time shift of the solver grid: one number, or one for each stage, coarse to fine.
@@ -322,6 +335,29 @@ class RunConfig:
             not self.gate or self.data.archive == "synthetic",
             "gate: true needs data.archive: synthetic, whose truth is known",
         )
+        n_stages, known = len(self.pyramid.pooling), self.pyramid.timescales
+        self.sampling.steps(n_stages)
+        self.network.patches(n_stages)
+        _require(
+            len(self.training.stages) in (0, n_stages),
+            f"training.stages {list(self.training.stages)}: {len(self.training.stages)} shares for {n_stages} stages; "
+            "give one a stage, or none",
+        )
+        unknown = [t for t in self.sampling.members if t not in known]
+        _require(
+            not unknown,
+            f"sampling.members: {', '.join(unknown)} is no timescale of this pyramid; name some of {', '.join(known)}",
+        )
+        (first, last), (begin, end) = self.data.years, self.years_of("month")
+        _require(
+            first <= begin <= end <= last,
+            f"sampling.month_years {[begin, end]} are not all in data.years {[first, last]}",
+        )
+
+    def years_of(self, timescale: str) -> tuple[int, int]:
+        """First and last year of the ensemble of a timescale."""
+        chosen = self.sampling.month_years != SamplingConfig.month_years
+        return self.sampling.month_years if timescale == "month" and chosen else self.data.years
 
 
 def load_config(path: str | Path) -> RunConfig:

@@ -122,7 +122,7 @@ def sample(work: Workspace, emulator_type: type[Emulator] = Emulator) -> dict[st
     for timescale, members in config.sampling.members.items():
         if timescale in seconds and drawn_by(work.ensemble(timescale)) == emulator.digest:
             continue
-        years = config.sampling.month_years if timescale == "month" else config.data.years
+        years = config.years_of(timescale)
         minutes = predict_minutes(emulator, forcings, timescale, members, years, config.sampling)
         log.info("sampling %d members, %s (predicted %.1f minutes)", members, timescale, minutes)
         seconds[timescale] = write_ensemble(

@@ -70,6 +70,8 @@ class Workspace:
 def open_workspace(config: RunConfig, folder: Path, progress: bool = True) -> Workspace:
     """Make or reopen an experiment's folder.
 
+    Sampling may change from one run to the next: what was trained stays, ensembles are drawn again.
+
     Raises:
         DataContractError: If it holds another experiment.
     """
@@ -79,15 +81,19 @@ def open_workspace(config: RunConfig, folder: Path, progress: bool = True) -> Wo
     if settings.exists():
         before = _with_defaults(yaml.safe_load(settings.read_text()))
         changed = sorted(k for k in {*now, *before} if now.get(k) != before.get(k))
-        if changed:
+        if set(changed) - {"sampling", "gate"}:
             raise DataContractError(
                 str(folder), f"holds a run with other settings ({', '.join(changed)})", "the same experiment",
                 "choose another folder with --out, or delete this one",
             )  # fmt: skip
-    else:
-        part = settings.with_suffix(".part")
-        part.write_text(yaml.safe_dump(now, sort_keys=False))
-        part.replace(settings)
+        if not changed:
+            return Workspace(config, folder, progress)
+        if "sampling" in changed:
+            for drawn in (folder / "sampling.json", folder / "scores.json"):
+                drawn.unlink(missing_ok=True)
+    part = settings.with_suffix(".part")
+    part.write_text(yaml.safe_dump(now, sort_keys=False))
+    part.replace(settings)
     return Workspace(config, folder, progress)
 
 

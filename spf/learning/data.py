@@ -253,7 +253,7 @@ def span_of(shape: Shape, block: int) -> int:
 def noised(
     stage: Stage, built: Sequence[Window], rng: np.random.Generator, clean: int = 0, phase: int = 0, times: str = "uniform"
 ) -> Batch:  # fmt: skip
-    """Windows of one stage as a batch, at flow times of their own; the first ``clean`` steps stay clean and are no target."""
+    """Windows of one stage as a batch at drawn flow times; the first ``clean`` steps stay clean and are no target."""
     fields, parent, forcings, calendar, source = (torch.stack(part) for part in zip(*built, strict=True))
     generator = torch.Generator().manual_seed(int(rng.integers(2**63 - 1)))
     noise = torch.randn(fields[:, :, clean:].shape, generator=generator)

@@ -49,7 +49,7 @@ class Prior(nn.Module):
             raise ValueError(f"stage {stage.key}: a coupling with detail needs surroundings, companions and followed")
         fine = block_order(stage, *coupling.detail.axes.shape[2:])
         self.detail = Cells(coupling.detail, fine, coupling.followed)
-        # a block's detail by the means of the eight around it less its own: weights of nine blocks
+        # a block's detail by the means of those around it less its own: weights of these blocks and of its own
         weights = coupling.surroundings.flatten(2)[..., fine].unflatten(2, (n_blocks, stage.cells)).permute(0, 2, 3, 1)
         stencil = torch.cat([weights, -weights.sum(-1, keepdim=True)], -1).flatten(0, 1)
         places = torch.arange(n_blocks, dtype=torch.float64).reshape(grid)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 MONTHS_IN = {"decade": 120, "lustrum": 60, "year": 12, "quarter": 3, "month": 1}
 """Length in months of every timescale that a stage may have, coarsest first."""
+CORE = {"decade": 6, "lustrum": 6, "year": 10, "quarter": 12, "month": 12}
+HALO = {"decade": 1, "lustrum": 2, "year": 3, "quarter": 3, "month": 2}
 LADDER = ("decade", "year", "month")
 """What is sampled, and how the paper's paths refine time."""
 
@@ -82,25 +84,30 @@ class PyramidSpec:
         sigma_end: Noise coefficient at each stage's end, ending in 0.
         paths: Timescale of each stage by the timescale that is sampled; the paper's decade-decade-decade, decade-year-year and
             decade-year-month where empty.
-        core: Steps of a window that are its own, by timescale.
-        halo: Steps that a window sees of its neighbours on either side, by timescale; 0 makes windows independent given their
-            parents, as in the paper.
+        core: Steps of a window that are its own, by timescale; `CORE` where not given.
+        halo: Steps that a window sees of its neighbours on either side, by timescale, `HALO` where not given; 0 makes windows
+            independent given their parents, as in the paper.
 
     Raises:
-        ValueError: If factors do not refine, levels do not fall to 0, or a path does not fit.
+        ValueError: If factors do not refine, levels do not fall to 0, a path does not fit, or windows are no windows.
     """
 
     pooling: tuple[int, ...] = (4, 2, 1)
     sigma_end: tuple[float, ...] = (2 / 3, 1 / 3, 0.0)
     paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    core: Mapping[str, int] = field(
-        default_factory=lambda: {"decade": 6, "lustrum": 6, "year": 10, "quarter": 12, "month": 12}
-    )
-    halo: Mapping[str, int] = field(
-        default_factory=lambda: {"decade": 1, "lustrum": 2, "year": 3, "quarter": 3, "month": 2}
-    )
+    core: Mapping[str, int] = field(default_factory=dict)
+    halo: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, default, least in (("core", CORE, 1), ("halo", HALO, 0)):
+            given = getattr(self, name)
+            unknown = sorted(set(given) - set(default))
+            if unknown:
+                raise ValueError(f"pyramid.{name}: {unknown[0]!r} is unknown; expected some of {', '.join(default)}")
+            small = [f"{k} {n}" for k, n in given.items() if n < least]
+            if small:
+                raise ValueError(f"pyramid.{name}: {small[0]}; give {least} or more steps")
+            object.__setattr__(self, name, {**default, **given})
         if len(self.pooling) != len(self.sigma_end) or not self.pooling:
             raise ValueError(
                 f"pyramid: {len(self.pooling)} factors but {len(self.sigma_end)} noise levels; give one level a stage"

@@ -33,7 +33,7 @@ from spf.sampling.conditions import Conditions, calls_of
 from spf.sampling.plan import Plan, levels_of, plan_windows
 from spf.sampling.restore import make_backbone
 from spf.sampling.sampler import cascade, groups_of, windows_in
-from spf.sampling.waves import widened
+from spf.sampling.waves import factors_of, widened
 from spf.sources import UNKNOWN, Source, averaged_codec, averaged_marginals, provenance_of, sharing
 
 log = logging.getLogger("spf")
@@ -229,7 +229,8 @@ class Emulator:
         predictor, frame = self.codec.predictor(forcings), self.template(forcings, timescale, years)
         marginal = self.marginals[self.backbone.spec.path(timescale)[-1].key]
         level = levels_of(self.codec.level(predictor), int(forcings.year.values[0]), timescale, plan.labels)
-        waves = self.widths.get(timescale)
+        how, n_stages = sampling or self.sampling, len(self.backbone.spec.pooling)
+        waves = factors_of(self.widths, timescale, how, self.sampling, n_stages)
         for member, z in self.normalised(forcings, timescale, members, years, seed, sampling, on_step):
             forced = self.codec.forced(predictor, timescale, plan.labels, member)
             yield member, self._fields(marginal.departure(widened(z, waves), 0, level), forced, frame)

@@ -1,7 +1,14 @@
 """Zonal waves of normalised fields: how much each varies, and how drawn ones are brought to what they should have."""
 
+import logging
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
+
+from spf.config import SamplingConfig
+
+log = logging.getLogger("spf")
 
 
 def wave_power(x: Tensor) -> Tensor:
@@ -17,3 +24,13 @@ def wave_power(x: Tensor) -> Tensor:
 def widened(z: Tensor, factors: Tensor | None) -> Tensor:
     """Fields (var, step, lat, lon) with their waves multiplied by factors (var, lat, wave); as they are without factors."""
     return z if factors is None else torch.fft.irfft(torch.fft.rfft(z) * factors[:, None], n=z.shape[-1])
+
+
+def factors_of(
+    widths: Mapping[str, Tensor], timescale: str, how: SamplingConfig, measured: SamplingConfig, n_stages: int
+) -> Tensor | None:
+    """Factors of a timescale, if any: those of the steps that they were ``measured`` with, and of no others."""
+    if timescale in widths and how.steps(n_stages) != measured.steps(n_stages):
+        log.warning("drawn with other steps than its experiment's: %ss keep the width that these give", timescale)
+        return None
+    return widths.get(timescale)

@@ -3,6 +3,8 @@
 import pytest
 import yaml
 
+from climatesuite.errors import DataContractError
+from spf.commands.workspace import open_workspace
 from spf.config import RunConfig, expand, load_config
 from spf.plain import from_dict, to_dict
 
@@ -38,6 +40,22 @@ def changed(path, value):
         ("data.years", [2015], "expected two values, found 1"),
         ("data.train", ["low"], "expected a mapping"),
         ("sampling.members", {"day": 3}, "unknown; expected decade, year, month"),
+        ("sampling.n_steps", [4, 4], "2 values for 3 stages"),
+        ("sampling.month_years", [1950, 1960], r"month_years \[1950, 1960\] are not all in data.years \[2015, 2099\]"),
+        (
+            "pyramid",
+            {"pooling": [1], "sigma_end": [0.0]},
+            "year, month is no timescale of this pyramid; name some of decade",
+        ),
+        ("pyramid.core", {"decades": 6}, "pyramid.core: 'decades' is unknown; expected some of decade, lustrum"),
+        ("pyramid.core", {"month": 0}, "pyramid.core: month 0; give 1 or more"),
+        ("pyramid.halo", {"year": -3}, "pyramid.halo: year -3; give 0 or more"),
+        ("network.patch", [6, 6], "2 values for 3 stages"),
+        ("network.patch", 0, "network.patch 0 must be at least 1"),
+        ("network.depth", 0, "network.depth 0 must be at least 1"),
+        ("training.stages", [1.0, 1.0], "2 shares for 3 stages"),
+        ("training.max_steps", 0, "training.max_steps 0 must be at least 1"),
+        ("training.learning_rate", -1.0, "must be positive"),
         ("sampling.members", {"year": 1}, "at least 2 members"),
         ("sampling.solver", "rk45", "'rk45' is unknown"),
         ("sampling.month_years", [2099, 2080], "the first year comes first"),
@@ -53,6 +71,11 @@ def test_a_faulty_experiment_says_what_is_wrong_and_where(path, value, message):
 def test_a_missing_key_is_named():
     with pytest.raises(ValueError, match=r"missing key 'data.source_id'"):
         from_dict(RunConfig, {"name": "x", "data": {"archive": "a", "train": {}, "test": {}}})
+
+
+def test_windows_that_are_not_given_are_the_usual_ones():
+    spec = from_dict(RunConfig, changed("pyramid.halo", {"month": 0})).pyramid
+    assert spec.halo["month"] == 0 and spec.halo["year"] == 3 and spec.core["month"] == 12
 
 
 def test_a_config_survives_yaml(tmp_path):
@@ -75,3 +98,15 @@ def test_the_data_folder_comes_from_one_setting(monkeypatch):
     assert str(expand("${CLIMATE_DATA}/CMIP6")) == "/somewhere/CMIP6"
     monkeypatch.delenv("CLIMATE_DATA")
     assert str(expand("${CLIMATE_DATA}/CMIP6")) == "../shared/data/CMIP6"
+
+
+def test_sampling_may_change_in_a_folder_and_training_may_not(tmp_path):
+    open_workspace(from_dict(RunConfig, GOOD), tmp_path)
+    (tmp_path / "sampling.json").write_text("{}")
+    open_workspace(from_dict(RunConfig, GOOD), tmp_path)
+    assert (tmp_path / "sampling.json").exists()
+    with pytest.raises(DataContractError, match="other settings .training"):
+        open_workspace(from_dict(RunConfig, changed("training.seed", 4)), tmp_path)
+    work = open_workspace(from_dict(RunConfig, changed("sampling.n_steps", 2)), tmp_path)
+    assert work.config.sampling.n_steps == 2 and not (tmp_path / "sampling.json").exists()
+    assert load_config(tmp_path / "experiment.yaml").sampling.n_steps == 2

@@ -191,6 +191,21 @@ def test_widths_measured_on_some_members_bring_others_to_the_power_of_training(e
     assert apart[0] < 0.1 and apart[0] < apart[1]
 
 
+def test_widths_belong_to_the_steps_that_they_were_measured_with(emulator, forcings, caplog):
+    wide = replace(
+        emulator, widths={"year": torch.full((2, forcings.sizes["lat"], forcings.sizes["lon"] // 2 + 1), 2.0)}
+    )
+    own, other = emulator.sampling, replace(emulator.sampling, n_steps=3)
+    spread = [
+        x.sample(forcings, "year", 4, seed=1, sampling=s).tas.std("member").mean()
+        for x in (wide, emulator)
+        for s in (own, other)
+    ]
+    assert float(spread[0] / spread[2]) == pytest.approx(2.0, rel=0.02)
+    assert float(spread[1]) == float(spread[3])
+    assert "other steps than its experiment's" in caplog.text
+
+
 @pytest.mark.parametrize("width", [8, 9])
 def test_powers_of_zonal_waves_sum_to_the_mean_square_and_take_factors(width):
     z = torch.randn(2, 5, 4, width, generator=torch.Generator().manual_seed(0))
