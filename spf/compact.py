@@ -1,9 +1,9 @@
 """Checkpoints in half precision and less, for shipping: what is stored small, and the float32 that comes back.
 
-Numbers of the network, of couplings, marginals and slopes are kept as 16-bit floats with one scale a tensor. Patterns, and terms
-that multiply small numbers, are kept as 8-bit integers with one scale a map: the rounding of a map is below 0.5 % of its largest
-value, and patterns are three quarters of all numbers. Means, of which 0.1 K matters, and autocovariances, which must stay
-positive definite, are kept whole.
+Numbers of the network, of couplings, marginals and slopes are kept as 16-bit floats with one scale a tensor. Patterns, and what
+multiplies small numbers (the network's modulation among it), are kept as 8-bit integers with one scale a map: the rounding of a map
+is below 0.5 % of its largest value, and patterns are three quarters of all numbers. Means, of which 0.1 K matters, and
+autocovariances, which must stay positive definite, are kept whole.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,8 @@ from torch import Tensor
 SMALLEST = 2048
 """Smaller tensors are kept whole."""
 WHOLE = ("covariance", "together", "correlation", "series_of_maps", "maps")
-EIGHT_BITS = ("patterns", "companions", "surroundings", "departure", "pattern_change")
+EIGHT_BITS = ("patterns", "companions", "surroundings", "bend", "growth", "departure", "pattern_change")
+EIGHT_BIT_WEIGHTS = "modulation.weight"
 STEPS = 127
 
 
@@ -32,7 +33,7 @@ def compact(value: Any, path: tuple[str, ...] = ()) -> Any:
         return [compact(v, path) for v in value]
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.numel() < SMALLEST:
         return value
-    if any(part in EIGHT_BITS for part in path):
+    if any(part in EIGHT_BITS for part in path) or path[-1].endswith(EIGHT_BIT_WEIGHTS):
         return _eight_bits(value)
     return value if path[-1] in WHOLE or "grid" in path or ("lines" in path and "mean" in path) else _half(value)
 
