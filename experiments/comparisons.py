@@ -22,7 +22,7 @@ from climatesuite.harmonise.coarsen import to_decade
 from climatesuite.store.open import only, open_run
 from climatesuite.store.provenance import code_commit
 from spf.commands.outcome import score
-from spf.commands.steps import hardware, ingest, sample, train
+from spf.commands.steps import hardware, ingest, sample, train, years_of
 from spf.commands.unet import CLIMAX, UNET, Architecture, deterministic
 from spf.commands.workspace import Workspace, open_workspace
 from spf.config import RunConfig, load_config
@@ -124,7 +124,7 @@ def cost(work: Workspace, emulator: Emulator, timescale: str) -> dict[str, float
     forcings = only(
         open_run(work.store, config.data.source_id, work.test_scenario(), "month"), config.data.forcings
     ).load()
-    years = config.years_of(timescale)
+    years = years_of(config, timescale)
     grid = (len(emulator.codec.grid.lat), len(emulator.codec.grid.lon))
     model = CostModel(config.pyramid, config.network, grid, forcing_pooling=config.data.forcing_pooling)
     calls = emulator.calls(forcings, timescale, years, config.sampling)

@@ -348,16 +348,11 @@ class RunConfig:
             not unknown,
             f"sampling.members: {', '.join(unknown)} is no timescale of this pyramid; name some of {', '.join(known)}",
         )
-        (first, last), (begin, end) = self.data.years, self.years_of("month")
+        (first, last), (begin, end) = self.data.years, self.sampling.month_years
         _require(
-            first <= begin <= end <= last,
+            self.sampling.month_years == SamplingConfig.month_years or first <= begin <= end <= last,
             f"sampling.month_years {[begin, end]} are not all in data.years {[first, last]}",
         )
-
-    def years_of(self, timescale: str) -> tuple[int, int]:
-        """First and last year of the ensemble of a timescale."""
-        chosen = self.sampling.month_years != SamplingConfig.month_years
-        return self.sampling.month_years if timescale == "month" and chosen else self.data.years
 
 
 def load_config(path: str | Path) -> RunConfig:

@@ -19,7 +19,7 @@ from climatesuite.store.open import only, open_run
 from climatesuite.store.provenance import read_provenance
 from spf.commands.ensemble import drawn_by, predict_minutes, write_ensemble
 from spf.commands.workspace import Workspace
-from spf.config import expand
+from spf.config import RunConfig, SamplingConfig, expand
 from spf.learning.learn import learn
 from spf.learning.sources import open_runs
 from spf.sampling.emulator import Emulator
@@ -122,7 +122,7 @@ def sample(work: Workspace, emulator_type: type[Emulator] = Emulator) -> dict[st
     for timescale, members in config.sampling.members.items():
         if timescale in seconds and drawn_by(work.ensemble(timescale)) == emulator.digest:
             continue
-        years = config.years_of(timescale)
+        years = years_of(config, timescale)
         minutes = predict_minutes(emulator, forcings, timescale, members, years, config.sampling)
         log.info("sampling %d members, %s (predicted %.1f minutes)", members, timescale, minutes)
         seconds[timescale] = write_ensemble(
@@ -130,6 +130,12 @@ def sample(work: Workspace, emulator_type: type[Emulator] = Emulator) -> dict[st
         )
         (work.folder / "sampling.json").write_text(json.dumps(seconds, indent=1))
     return seconds
+
+
+def years_of(config: RunConfig, timescale: str) -> tuple[int, int]:
+    """First and last year of the ensemble of a timescale; months cover all years unless they are given their own."""
+    chosen = config.sampling.month_years
+    return chosen if timescale == "month" and chosen != SamplingConfig.month_years else config.data.years
 
 
 def _read_seconds(work: Workspace) -> dict[str, float]:
