@@ -67,7 +67,8 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=0, help="member i of a seed is always the same (default 0)")
     sample.add_argument("--source", default="", help="which Earth system model, where it was trained on several")
     own = "default: as in the checkpoint's experiment"
-    sample.add_argument("--solver", help=f"midpoint takes two network calls a step ({own})")
+    solvers = "euler or adams_bashforth (one network call a step), midpoint or heun (two), runge_kutta (four)"
+    sample.add_argument("--solver", help=f"{solvers}; {own}")
     sample.add_argument(
         "--steps", type=_counts, dest="n_steps", help=f"steps a stage, or of each, coarse to fine, e.g. 8,8,2 ({own})"
     )
@@ -192,7 +193,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _sample(args: argparse.Namespace) -> int:
-    """Draw an ensemble for any scenario and write it as CF NetCDF or Zarr. Under torchrun processes share the members."""
+    """Draw an ensemble for any scenario and write it as CF NetCDF or Zarr. Under torchrun or srun processes share the members."""
     scenarios = [*args.scenarios, *args.scenario, *args.forcings]
     if not scenarios:
         args.verb.error("give at least one scenario, e.g. --scenario ssp370 or --scenario inputs_<scenario>.nc")

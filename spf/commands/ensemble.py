@@ -303,7 +303,9 @@ def predict_minutes(
     years: tuple[int, int],
     sampling: SamplingConfig,
 ) -> float:
-    """Minutes that sampling will take, from one timed network call a stage."""
+    """Minutes that sampling will take, from one timed network call a stage; members are drawn in whole groups."""
+    together = len(emulator.groups(forcings, timescale, range(sampling.batch), years, sampling)[0])
+    drawn = -(-members // together) * together
     total = 0.0
     device = next(emulator.backbone.parameters()).device
     for stage, windows, shape, condition in emulator.calls(forcings, timescale, years, sampling):
@@ -314,7 +316,7 @@ def predict_minutes(
             for _ in range(2):
                 begin = time.monotonic()
                 emulator.backbone.velocity(x, t, stage, known).cpu()  # waits for the accelerator
-        total += (time.monotonic() - begin) * members * windows / n
+        total += (time.monotonic() - begin) * drawn * windows / n
     return total / 60
 
 

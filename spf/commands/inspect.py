@@ -6,6 +6,8 @@ from typing import Any
 
 from climatesuite.forcing.plain import CO2
 from spf import checkpoint
+from spf.plain import from_dict
+from spf.pyramid.spec import PyramidSpec
 
 
 def describe(path: str | Path) -> str:
@@ -19,9 +21,10 @@ def describe(path: str | Path) -> str:
     config, codec, known = content["config"], content["codec"], content["provenance"]
     lat, lon = codec["grid"]["lat"], codec["grid"]["lon"]
     how, units = known["training"], codec["response"]["units"]
+    timescales = from_dict(PyramidSpec, config["pyramid"]).timescales
     members = ", ".join(f"{e} ({len(m)} members)" for e, m in known["training_members"].items())
     facts = {
-        "emulates": f"{known['source_id']}: {', '.join(codec['scales'])}; decade, year, month",
+        "emulates": f"{known['source_id']}: {', '.join(codec['scales'])}; {', '.join(timescales)}",
         "grid": f"{len(lat)} x {len(lon)}",
         "trained on": f"{members}, {known['training_years'][0]}-{known['training_years'][1]}",
         **({"and on": _others(known["also"])} if known.get("also") else {}),

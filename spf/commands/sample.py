@@ -32,7 +32,7 @@ def sample_files(
     variables: Sequence[str] = (),
     calendar: str = "",
 ) -> list[Path]:
-    """An ensemble from a checkpoint for every scenario; under torchrun the processes share the members.
+    """An ensemble from a checkpoint for every scenario; under torchrun or srun the processes share the members.
 
     Args:
         checkpoint: ``emulator.pt`` of a run, or the name of an emulator that is shipped.

@@ -11,6 +11,9 @@ from climatesuite.errors import DataContractError
 
 POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 3600.0
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+"""Not SLURM_NTASKS: a batch script has it too, where a command without srun is one process, not the first of several."""
 
 
 @dataclass(frozen=True)
@@ -31,24 +34,25 @@ class Share:
         if not 0 <= self.rank < self.world or self.local_rank < 0:
             raise DataContractError(
                 "RANK, WORLD_SIZE and LOCAL_RANK", f"{self.rank}, {self.world} and {self.local_rank}",
-                "ranks that count from 0 to WORLD_SIZE - 1", "start with torchrun, or unset them",
+                "ranks that count from 0 to WORLD_SIZE - 1", "start with torchrun or srun, or unset them",
             )  # fmt: skip
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> "Share":
-        """What torchrun says in RANK, WORLD_SIZE and LOCAL_RANK; alone without RANK.
+        """What torchrun says in RANK, WORLD_SIZE and LOCAL_RANK, or srun in its own variables; alone without either.
 
         Raises:
-            DataContractError: If RANK is set and the others do not fit it.
+            DataContractError: If the rank is set and the others do not fit it.
         """
         told = os.environ if environ is None else environ
-        if "RANK" not in told:
+        if "RANK" not in told and not all(name in told for name in SRUN[:2]):
             return ALONE
-        texts = (told["RANK"], told.get("WORLD_SIZE", ""), told.get("LOCAL_RANK", "0"))
+        rank, world, local = names = TORCHRUN if "RANK" in told else SRUN
+        texts = (told[rank], told.get(world, ""), told.get(local, "0"))
         if not all(text.isdigit() for text in texts):
             raise DataContractError(
-                "RANK, WORLD_SIZE and LOCAL_RANK", ", ".join(map(repr, texts)), "three whole numbers",
-                "start with torchrun, or unset them",
+                "{}, {} and {}".format(*names), ", ".join(map(repr, texts)), "three whole numbers",
+                "start with torchrun or srun, or unset them",
             )  # fmt: skip
         return cls(*map(int, texts))
 

@@ -15,13 +15,17 @@ from climatesuite import __version__
 from climatesuite.archive.synthetic import write_archive
 from climatesuite.build import build
 from climatesuite.forcing.energy_response import open_patterns
+from climatesuite.store.lock import PARTIAL
 from climatesuite.store.open import only, open_run
+from climatesuite.store.place import BUILDING
 from climatesuite.store.provenance import read_provenance
 from spf.commands.ensemble import drawn_by, predict_minutes, write_ensemble
+from spf.commands.share import wait_for
 from spf.commands.workspace import Workspace
 from spf.config import RunConfig, SamplingConfig, expand
 from spf.learning.learn import learn
 from spf.learning.sources import open_runs
+from spf.learning.train import is_first_process
 from spf.sampling.emulator import Emulator
 from spf.sources import fit_codecs
 
@@ -30,7 +34,13 @@ INGEST_BYTES_PER_MINUTE = 600e6
 
 
 def ingest(work: Workspace) -> None:
-    """Write the synthetic archive if that is the source, then build a store for each source; what is already there stays."""
+    """Write the synthetic archive if that is the source, then build a store for each source; what is already there stays.
+
+    Of several processes that learn together the first one does it, and the others wait for as long as it gets on.
+    """
+    if not is_first_process():
+        wait_for(lambda: _unfinished(work), str(work.folder))
+        return
     data = work.config.data
     wanted = {**data.also, data.source_id: {**data.train, **data.test}}
     done = work.folder / "archive" / "complete"
@@ -55,6 +65,16 @@ def ingest(work: Workspace) -> None:
             variables=data.variables, forcings=work.forcing_files(), forcing_names=data.forcings, years=data.years,
             grid=(data.grid[0], data.grid[1]) if data.grid else None, decade_start=data.decade_start, progress=work.progress,
         )  # fmt: skip
+
+
+def _unfinished(work: Workspace) -> list[str]:
+    """Stores that are not there yet, and how many parts of each are done."""
+    stores = [store for s in work.config.data.sources() if not (store := work.store_of(s)).exists()]
+    journals = [store.with_name(store.name + PARTIAL) / BUILDING / "parts" for store in stores]
+    return [
+        f"{store.name} ({sum(1 for _ in journal.glob('*.json'))} parts are done)"
+        for store, journal in zip(stores, journals, strict=True)
+    ]
 
 
 def train(work: Workspace, learn: Callable[..., Path] = learn) -> None:

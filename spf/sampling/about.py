@@ -12,6 +12,7 @@ from climatesuite.conventions import FORCINGS
 from climatesuite.harmonise.calendars import YEARS_PER_DECADE
 from spf.codec import FieldCodec
 from spf.config import SamplingConfig
+from spf.pyramid.spec import PyramidSpec
 
 if TYPE_CHECKING:
     from spf.sampling.emulator import Emulator
@@ -40,6 +41,20 @@ def ensemble_attrs(
         "comment": f"{emulator.how_members_hang_together} Negative precipitation is set to zero.",
         **({"extrapolation": "; ".join(beyond)} if beyond else {}),
     }
+
+
+def how_windows_join(spec: PyramidSpec) -> str:
+    """Whether windows see their neighbours, by timescale where that differs."""
+    scales = list(dict.fromkeys(stage.timescale for stage in spec.stages().values()))
+    seen, alone = ([s for s in scales if (spec.halo[s] > 0) == sees] for sees in (True, False))
+    if not alone:
+        return "Members are trajectories: windows see the steps of their neighbours."
+    if not seen:
+        return "Windows are drawn independently of each other given their parents."
+    return (
+        f"Windows see the steps of their neighbours where a step is a {' or '.join(seen)}; where it is a {' or '.join(alone)}, "
+        "they are drawn independently of each other given their parents."
+    )
 
 
 def drivers(forcings: xr.Dataset, codec: FieldCodec, timescale: str, labels: Sequence[int]) -> dict[str, Any]:

@@ -289,10 +289,7 @@ class Emulator:
     @property
     def how_members_hang_together(self) -> str:
         """For the files' comment."""
-        spec = self.backbone.spec
-        if any(spec.halo[stage.timescale] for stage in spec.stages().values()):
-            return "Members are trajectories: windows see the steps of their neighbours."
-        return "Windows are drawn independently of each other given their parents."
+        return about.how_windows_join(self.backbone.spec)
 
     @property
     def device(self) -> torch.device:

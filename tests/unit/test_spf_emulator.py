@@ -9,6 +9,7 @@ import xarray as xr
 
 from climatesuite.errors import DataContractError
 from climatesuite.export import open_ensemble
+from spf.checkpoint import load, save
 from spf.codec import FieldCodec
 from spf.commands import ensemble as ensemble_module
 from spf.commands.ensemble import predict_minutes, write_ensemble
@@ -17,6 +18,7 @@ from spf.commands.widths import drawn_departures, training_departures, widths
 from spf.config import SamplingConfig
 from spf.learning.data import open_training_runs
 from spf.learning.learn import learn
+from spf.pyramid.spec import PyramidSpec
 from spf.sampling.emulator import Emulator
 from spf.sampling.waves import wave_power, widened
 from worlds import tiny
@@ -161,8 +163,32 @@ def test_the_cost_of_an_ensemble_is_predicted(emulator, forcings):
 
 def test_a_checkpoint_is_described_in_words(checkpoint):
     text = describe(checkpoint)
-    for fact in ("TINY: tas, pr", "8 x 12", "CO2, SO2", "CC0", "sha256"):
+    for fact in ("TINY: tas, pr; decade, year, month\n", "8 x 12", "CO2, SO2", "CC0", "sha256"):
         assert fact in text
+
+
+def test_a_checkpoint_is_described_by_the_timescales_that_it_has(checkpoint, tmp_path):
+    content = load(checkpoint)
+    content["config"]["pyramid"] |= {"pooling": [2, 1], "sigma_end": [0.5, 0.0]}
+    assert "TINY: tas, pr; decade, year\n" in describe(save(tmp_path / "two.pt", content))
+
+
+@pytest.mark.parametrize(
+    ("halo", "said"),
+    [
+        ({}, "Members are trajectories: windows see the steps of their neighbours."),
+        (
+            {"decade": 0},
+            "Windows see the steps of their neighbours where a step is a year or month; where it is a decade, they are drawn "
+            "independently of each other given their parents.",
+        ),
+        ({"decade": 0, "year": 0, "month": 0}, "Windows are drawn independently of each other given their parents."),
+        ({"lustrum": 0, "quarter": 0}, "Members are trajectories: windows see the steps of their neighbours."),
+    ],
+)
+def test_files_say_at_which_timescales_windows_see_their_neighbours(emulator, monkeypatch, halo, said):
+    monkeypatch.setattr(emulator.backbone, "spec", PyramidSpec(halo=PyramidSpec().halo | halo))
+    assert emulator.how_members_hang_together == said
 
 
 def test_forcings_beyond_those_of_training_are_said_to_be(emulator, forcings, caplog):

@@ -6,7 +6,9 @@ import subprocess
 import sys
 import time
 from functools import partial
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask
 import pytest
@@ -16,6 +18,7 @@ from climatesuite.errors import DataContractError
 from climatesuite.export import open_ensemble
 from spf.__main__ import main as spf
 from spf.codec import FieldCodec
+from spf.commands import ensemble as ensemble_module
 from spf.commands.ensemble import predict_minutes, write_ensemble
 from spf.commands.sample import changed, targets
 from spf.commands.spread import Order, draw_members, prepare, publish
@@ -139,6 +142,19 @@ def test_the_prediction_counts_the_steps_of_each_stage(files):
         for n in ((1, 1, 1), (1, 1, 98))
     )
     assert many / few == pytest.approx(100 / 3, rel=0.5)
+
+
+def test_the_prediction_counts_whole_groups(files, monkeypatch):
+    emulator = Emulator.load(files / "emulator.pt")
+    a_second_a_call = SimpleNamespace(monotonic=count().__next__)
+    monkeypatch.setattr(ensemble_module, "time", a_second_a_call)
+    drivers, how = emulator.open_forcings(files / "inputs_mid.nc"), SamplingConfig(n_steps=1, solver="euler")
+    together = len(emulator.groups(drivers, "year", range(99), tiny.YEARS, how)[0])
+    assert together > 2
+    one, whole, more = (
+        predict_minutes(emulator, drivers, "year", n, tiny.YEARS, how) for n in (1, together, together + 1)
+    )
+    assert 0 < one == whole and more == pytest.approx(2 * one)
 
 
 # Steps and solvers

@@ -218,6 +218,16 @@ def test_torchrun_says_which_share_a_process_has():
             Share.from_environment(told)
 
 
+def test_srun_says_it_too_and_a_batch_script_without_it_is_alone():
+    batch = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}
+    assert Share.from_environment(batch) == ALONE
+    step = batch | {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1"}
+    assert Share.from_environment(step) == Share(3, 4, 1)
+    assert Share.from_environment(step | {"RANK": "1", "WORLD_SIZE": "2"}) == Share(1, 2, 0)
+    with pytest.raises(DataContractError, match="SLURM_PROCID, SLURM_STEP_NUM_TASKS and SLURM_LOCALID: 'x'"):
+        Share.from_environment(step | {"SLURM_PROCID": "x"})
+
+
 def test_each_process_takes_the_accelerator_of_its_local_rank(monkeypatch):
     assert Share(3, 8, 3).device() == torch.device("cpu") or torch.cuda.is_available()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -13,6 +13,7 @@ from spf.__main__ import main
 from spf.carried import pack
 from spf.config import SamplingConfig
 from spf.learning.learn import learn
+from spf.sampling.solvers import SOLVERS
 from worlds import tiny
 from worlds.cf import complaints
 from worlds.fake_emulator import Fake, names, write
@@ -78,6 +79,14 @@ def test_what_is_no_year_and_no_scenario_is_said(path, tmp_path, capsys):
         assert main(["sample", *words, "--out", str(tmp_path / "x.nc")]) == 1
         assert said in capsys.readouterr().err
     assert names(tmp_path) == []
+
+
+def test_help_names_every_solver_and_what_it_costs(capsys):
+    with pytest.raises(SystemExit):
+        main(["sample", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    said = "euler or adams_bashforth (one network call a step), midpoint or heun (two), runge_kutta (four)"
+    assert said in told and all(name in said for name in SOLVERS)
 
 
 @pytest.mark.parametrize(("timescale", "calendar"), [("decade", ""), ("year", "standard"), ("month", "360_day")])
