@@ -52,12 +52,13 @@ def train_only(experiment: Path, folder: Path | None) -> int:
 
 
 def _workspace(experiment: Path, folder: Path | None) -> Workspace:
-    """The experiment's folder, which the first process makes."""
+    """The experiment's folder, which the first process makes, or refuses; the others write nothing to it."""
     config = load_config(experiment)
     place = folder or Path("runs") / config.name
-    if not is_first_process():
-        wait_for(lambda: [] if (place / "experiment.yaml").exists() else ["experiment.yaml"], str(place))
-    return open_workspace(config, place)
+    if is_first_process():
+        return open_workspace(config, place)
+    wait_for(lambda: [] if (place / "experiment.yaml").exists() else ["experiment.yaml"], str(place))
+    return Workspace(config, place)
 
 
 def _learned(work: Workspace) -> bool:

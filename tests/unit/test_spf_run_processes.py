@@ -15,6 +15,7 @@ from climatesuite.errors import DataContractError
 from climatesuite.store import lock
 from spf import checkpoint
 from spf.commands import run, share, steps
+from spf.commands.workspace import open_workspace
 from worlds.small import CONTENT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,8 +52,16 @@ def ranks(monkeypatch):
     return done
 
 
-def test_the_others_wait_for_folder_and_store_of_the_first_and_leave_it_the_rest(experiment, tmp_path, ranks):
-    failed = []
+def test_the_others_wait_for_folder_and_store_of_the_first_and_leave_it_the_rest(
+    experiment, tmp_path, ranks, monkeypatch
+):
+    failed, opened = [], []
+
+    def opening(*given):
+        opened.append(threading.current_thread().name)
+        return open_workspace(*given)
+
+    monkeypatch.setattr(run, "open_workspace", opening)
 
     def process():
         try:
@@ -65,12 +74,12 @@ def test_the_others_wait_for_folder_and_store_of_the_first_and_leave_it_the_rest
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert not failed
+    assert not failed and opened == ["rank 0"]
     assert sorted(ranks) == [("set_widths", "rank 0", True), *(("train", f"rank {r}", True) for r in range(3))]
 
 
 def test_who_waits_for_a_store_waits_as_long_as_parts_get_done(experiment, tmp_path, ranks, monkeypatch):
-    work = run.open_workspace(run.load_config(experiment), tmp_path / "run")
+    work = open_workspace(run.load_config(experiment), tmp_path / "run")
     journal = work.folder / f"store.zarr{lock.PARTIAL}" / ".building" / "parts"
     journal.mkdir(parents=True)
     left = steps._unfinished(work)
