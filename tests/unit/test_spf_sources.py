@@ -330,7 +330,8 @@ def test_an_experiment_of_two_sources_has_a_store_of_each(tmp_path):
         "also": {"SYNTHETIC-B": {"ssp370": ["r1i1p1f1"]}},
     }  # fmt: skip
     network = {"width": 32, "depth": 1, "heads": 2, "patch": 3, "forcing_patch": 3}
-    content = {**CONTENT, "data": data, "network": network, "training": {**CONTENT["training"], "max_steps": 1}}
+    training, sampling = {**CONTENT["training"], "max_steps": 1}, {**CONTENT["sampling"], "month_years": [2033, 2034]}
+    content = {**CONTENT, "data": data, "network": network, "training": training, "sampling": sampling}
     work = open_workspace(from_dict(RunConfig, content), tmp_path / "run", progress=False)
     ingest(work)
     assert sorted(p.name for p in work.folder.glob("*.zarr")) == ["store-SYNTHETIC-B.zarr", "store.zarr"]
