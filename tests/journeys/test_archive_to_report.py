@@ -221,8 +221,8 @@ def test_the_gate_measures_every_variable_and_timescale_and_can_fail(trained, mo
     assert not any(c.passed for c in judge(work, worse) if "climatology" in c.name)
 
     monkeypatch.setattr("spf.commands.run.judge", lambda *_: [Check("planted", 2.0, (0.7, 1.3))])
-    monkeypatch.setattr("spf.commands.run.load_config", lambda path: dataclasses.replace(load_config(path), gate=True))
-    monkeypatch.setattr("spf.commands.run.open_workspace", lambda *_: work)
+    gated = dataclasses.replace(work, config=dataclasses.replace(work.config, gate=True))
+    monkeypatch.setattr("spf.commands.run.open_workspace", lambda *_: gated)
     assert spf(["run", str(trained.experiment), "--out", str(trained.folder)]) == 1
     assert "FAIL" in capsys.readouterr().out
 

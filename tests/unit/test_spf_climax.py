@@ -179,6 +179,7 @@ def test_a_grid_that_does_not_fit_is_refused_before_training(made, tmp_path):
     experiment = tmp_path / "odd.yaml"
     archive = {"archive": str(made[1] / "archive/CMIP6"), "forcing_files": str(made[1] / "archive/forcings")}
     data = {**CONTENT["data"], **archive, "grid": [10, 16], "years": [2015, 2024]}
-    experiment.write_text(yaml.safe_dump({**CONTENT, "data": data}))
+    sampling = {**CONTENT["sampling"], "month_years": [2023, 2024]}
+    experiment.write_text(yaml.safe_dump({**CONTENT, "data": data, "sampling": sampling}))
     with pytest.raises(ValueError, match=r"ClimaX: grid 10x16 is not divisible by patch 4"):
         climax(experiment, tmp_path / "run")

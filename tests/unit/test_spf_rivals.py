@@ -148,6 +148,7 @@ def config():
     content = to_dict(tiny.config(max_steps=3))
     pyramid = space_only()
     content["pyramid"] |= {"paths": dict(pyramid.paths), "core": pyramid.core, "halo": pyramid.halo}
+    content["sampling"]["members"] = {scale: 8 for scale in pyramid.timescales}
     return from_dict(RunConfig, content)
 
 

@@ -141,7 +141,8 @@ def made(tmp_path_factory):
     base = tmp_path_factory.mktemp("unet")
     experiment = base / "small.yaml"
     data = {**CONTENT["data"], "grid": [12, 16]}
-    experiment.write_text(yaml.safe_dump({**CONTENT, "data": data}))
+    sampling = {**CONTENT["sampling"], "month_years": [2023, 2024]}
+    experiment.write_text(yaml.safe_dump({**CONTENT, "data": data, "sampling": sampling}))
     assert main(["unet", str(experiment), "--out", str(base / "run"), "--steps", "40", "--seed", "3"]) == 0
     return experiment, base / "run"
 
@@ -219,7 +220,8 @@ def test_a_grid_that_does_not_fit_is_refused_before_training(made, tmp_path):
     experiment = tmp_path / "odd.yaml"
     archive = {"archive": str(made[1] / "archive/CMIP6"), "forcing_files": str(made[1] / "archive/forcings")}
     data = {**CONTENT["data"], **archive, "grid": [10, 16], "years": [2015, 2024]}
-    experiment.write_text(yaml.safe_dump({**CONTENT, "data": data}))
+    sampling = {**CONTENT["sampling"], "month_years": [2023, 2024]}
+    experiment.write_text(yaml.safe_dump({**CONTENT, "data": data, "sampling": sampling}))
     with pytest.raises(ValueError, match=r"grid 10x16 is not divisible by 4"):
         unet(experiment, tmp_path / "run")
 
