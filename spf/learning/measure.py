@@ -214,8 +214,8 @@ def _averages(wide: Tensor, marginal: Marginal, stage: Stage) -> Tensor:
     """Weights, of length 1, of every variable's regional averages in normalised fields of a stage (average, var, lat, lon)."""
     area = pool_space(wide, stage.pooling, torch.ones(wide.shape[-2]))
     weights = area[:, None] * marginal.gain.mean(1)
-    each = torch.eye(weights.shape[1])[:, None, :, None, None] * weights
-    return each.flatten(0, 1) / each.flatten(0, 1).flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+    each = (torch.eye(weights.shape[1])[:, None, :, None, None] * weights).flatten(0, 1)
+    return each / each.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
 
 
 def _series(run: TrainingRun, windows: Windows, stage: Stage) -> list[Series]:

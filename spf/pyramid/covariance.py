@@ -101,7 +101,8 @@ def _measure_part(
     fields: Sequence[Tensor], parents: Sequence[Tensor | None], positions: Sequence[Tensor], stage: Stage,
     n_patterns: int, window: Tensor, averages: Tensor,
 ) -> Part:  # fmt: skip
-    patterns, amplitudes, rests = _split(fields, _patterns(fields, n_patterns, averages))
+    patterns = _patterns(fields, n_patterns, averages)
+    amplitudes, rests = _split(fields, patterns)
     together = min(TOGETHER, len(patterns)) if len(averages) else 0
     axes, rest = _axes(rests, 1 - patterns.square().sum(0))
     rests = [torch.einsum("avhw,vthw->athw", axes, r) for r in rests]
@@ -111,7 +112,7 @@ def _measure_part(
     slope, rest_slope = rest.new_zeros(len(patterns)), rest.new_zeros(len(axes))
     known = [p for p in parents if p is not None]
     if known:
-        _, above, left = _split(known, patterns)
+        above, left = _split(known, patterns)
         slope = _slope(amplitudes, above, positions, stage.factors[0])
         left = [torch.einsum("avhw,vthw->athw", axes, p) for p in left]
         rest_slope = _slope([r.flatten(2) for r in rests], [p.flatten(2) for p in left], positions, stage.factors[0])
@@ -128,11 +129,11 @@ def _measure_part(
     )
 
 
-def _split(fields: Sequence[Tensor], patterns: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """The patterns, their amplitudes (n, step) and the rests (var, step, lat, lon)."""
+def _split(fields: Sequence[Tensor], patterns: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Amplitudes of the patterns (n, step), and the rests (var, step, lat, lon)."""
     amplitudes = [torch.einsum("vthw,nvhw->nt", x, patterns) for x in fields]
     held = [torch.einsum("nt,nvhw->vthw", a, patterns) for a in amplitudes]
-    return patterns, amplitudes, [x - h for x, h in zip(fields, held, strict=True)]
+    return amplitudes, [x - h for x, h in zip(fields, held, strict=True)]
 
 
 def _of_classes(lagged: Tensor, classes: Tensor) -> Tensor:

@@ -154,7 +154,7 @@ def test_an_ensemble_that_is_there_stays_and_another_one_replaces_it(tmp_path):
     for name in FORMATS:
         out, again = tmp_path / name, Fake()
         first = write(out)
-        assert write(out, fake=again) == pytest.approx(first, abs=10) and again.drawn == []
+        assert write(out, fake=again) == pytest.approx(first, abs=0.5) and again.drawn == []
         write(out, members=5, fake=again)
         assert again.drawn == [0, 1, 2, 3, 4] and open_ensemble(out).sizes["member"] == 5
         warmer = Fake()
